@@ -1,0 +1,22 @@
+# The one DAG. Every rule is one notebook run; what there is to do comes from mmclib.jobs, so that this file, `python -m mmclib run`
+# and a cluster's executor plugin agree. Receipts carry their identity in their names (mmclib.experiment): file times decide nothing.
+import sys
+
+from mmclib import experiment, jobs
+
+PROFILE = experiment.load_profile(config.get("profile", "demo"))
+JOBS = jobs.plan(PROFILE)
+
+rule all:
+    input: [output for job in JOBS for output in job.outputs]
+    default_target: True
+
+for job in JOBS:
+    rule:
+        name: job.name.replace(" ", "_").replace("-", "_")
+        input: [ancient(path) for path in job.needs]
+        output: job.outputs
+        threads: PROFILE.threads
+        resources: gpu=int(PROFILE.device == "cuda")
+        params: name=job.name, profile=config.get("profile", "demo"), python=sys.executable
+        shell: "{params.python} -m mmclib job {params.name:q} --profile {params.profile:q}"

@@ -1,0 +1,142 @@
+"""The l_2 attack of Carlini & Wagner (2017a): the least distortion per image, by Adam in tanh space and a binary search over c.
+
+Every image has a clock of its own: it ends a search step when its own loss stalls and starts the next at once, and leaves when its last
+step is done. So no image waits for another and the result does not depend on the batch.
+"""
+
+import torch
+
+from mmclib.attacks.linf import confirmed
+from mmclib.attacks.network import attacked
+from mmclib.attacks.result import AttackResult, Best, check_attack
+
+_TANH_EDGE = 0.999999  # keeps atanh finite for pixels at 0 and 1
+_CHECKS = 10  # the loss is looked at this many times per search step, as in the authors' code
+_SLACK = 1e-5  # margin demanded beyond the confidence, relative to the spread of the logits: other kernels' rounding must not undo a success
+
+
+def carlini_wagner(model, images, labels, *, targets=None, objective=None, seed=0, binary_search_steps=9, initial_const=0.01, steps=1000,
+                   learning_rate=0.005, confidence=0.0, abort_early=True, precision="float32") -> AttackResult:
+    """Find for each image the closest one in l_2 that is misclassified, or classified as its target, by a margin above `confidence`.
+
+    Images (N, C, H, W) in [0, 1], labels and targets int64 (N,). The default objective is the margin (untargeted_2, or targeted_2 with
+    targets). Images where nothing was found come back unchanged with success False. `seed` is accepted for uniformity; nothing is drawn.
+    Defaults are the paper's Sec. 4. Raises ValueError for bad input.
+    """
+    check_attack(images, labels, targets, binary_search_steps=(binary_search_steps, 1, int), initial_const=(initial_const, 1e-30, float),
+                 steps=(steps, 1, int), learning_rate=(learning_rate, 0, float), confidence=(confidence, 0, float))
+    objective = objective or ("untargeted_2" if targets is None else "targeted_2")
+    best = Best(images, labels, targets)
+    with attacked(model, objective, targets, precision) as network, torch.no_grad():
+        logits = network.logits(images)
+        best.queries += 1
+        rank, margin = best.judge(torch.arange(len(images), device=images.device), logits)
+        done = (rank == 2) & (margin > confidence + _slack(logits))
+        best.rank = torch.where(done, 2, rank.clamp(max=1))
+        search = _Search((~done).nonzero().squeeze(1), images, initial_const)
+        distance = torch.where(done, 0.0, torch.inf).to(images.dtype)  # squared l_2, of the best so far
+        while len(search.rows):
+            _iterate(network, best, distance, search, learning_rate, confidence)
+            search.advance(binary_search_steps, steps, abort_early)
+    return best.result("l2", name="carlini_wagner")
+
+
+def _slack(logits):
+    return _SLACK * (logits.amax(1) - logits.amin(1)).float()
+
+
+class _Search:
+    """Where each image still in the search stands; row i belongs to the image numbered rows[i]."""
+
+    def __init__(self, rows, images, initial_const):
+        count, device = len(rows), images.device
+        self.rows, self.originals = rows, images[rows]
+        self.begin = torch.atanh((2 * self.originals - 1) * _TANH_EDGE)
+        self.w = self.begin.clone()
+        self.first, self.second = torch.zeros_like(self.w), torch.zeros_like(self.w)  # Adam's moments
+        self.c = torch.full((count,), float(initial_const), device=device)
+        self.low, self.high = torch.zeros_like(self.c), torch.full_like(self.c, torch.inf)
+        self.loss, self.loss_before = torch.zeros_like(self.c), torch.full_like(self.c, torch.inf)
+        self.iteration, self.search_step = torch.zeros_like(rows), torch.zeros_like(rows)
+        self.found = torch.zeros_like(rows, dtype=torch.bool)  # a success in this search step
+        self.inside = torch.zeros_like(self.found)  # the latest iterate was a success
+
+    def keep(self, mask):
+        for name, tensor in vars(self).items():
+            setattr(self, name, tensor[mask])
+
+    def advance(self, binary_search_steps, steps, abort_early):
+        """Close the search steps that are over, set the next c for their images, and drop images that are through."""
+        over = self.iteration >= steps
+        if abort_early:
+            due = self.iteration % max(1, steps // _CHECKS) == 0
+            over |= due & (self.loss > 0.9999 * self.loss_before)
+            self.loss_before = torch.where(due, self.loss, self.loss_before)
+        if not bool(over.any()):
+            return
+        self.high = torch.where(over & self.found, torch.minimum(self.high, self.c), self.high)
+        self.low = torch.where(over & ~self.found, torch.maximum(self.low, self.c), self.low)
+        following = torch.where(self.high.isinf(), self.c * 10, (self.low + self.high) / 2)
+        self.c = torch.where(over, following, self.c)
+        self.search_step += over
+        self.w[over], self.first[over], self.second[over] = self.begin[over], 0, 0
+        self.iteration[over], self.loss_before[over] = 0, torch.inf
+        self.found &= ~over
+        self.inside &= ~over
+        stay = self.search_step < binary_search_steps
+        if not bool(stay.all()):
+            self.keep(stay)
+
+
+def _iterate(network, best, distance, search, learning_rate, confidence):
+    """Evaluate every image's iterate, book the successes that are closer than what is known, and take one Adam step."""
+    rows = search.rows
+    tanh = search.w.tanh()
+    current = (tanh + 1) / 2
+    logits, values, gradients = _look(network, best, search, current, confidence)
+    rank, margin = best.judge(rows, logits)
+    success = (rank == 2) & (margin > confidence + _slack(logits))
+    difference = current - search.originals
+    squared = difference.flatten(1).square().sum(1)
+    closer = success & (squared < distance[rows])
+    distance[rows[closer]] = squared[closer]
+    best.replace(rows[closer], current[closer], rank[closer], margin[closer])
+    # ||x' - x||^2 + c f(x') with f = max(confidence - objective, 0): a success no longer pulls
+    pull = torch.where(success, 0.0, search.c)
+    search.loss = squared + pull * (confidence - values)
+    gradient = (2 * difference - pull[:, None, None, None] * gradients) * (1 - tanh.square()) / 2
+    search.found |= success
+    search.inside = success
+    search.iteration += 1
+    search.first.lerp_(gradient, 0.1)  # Adam with its usual 0.9, 0.999 and 1e-8, bias-corrected by each image's own clock
+    search.second.lerp_(gradient.square(), 0.001)
+    clock = search.iteration.to(current.dtype)[:, None, None, None]
+    denominator = (search.second / (1 - 0.999**clock)).sqrt() + 1e-8
+    search.w -= learning_rate / (1 - 0.9**clock) * search.first / denominator
+
+
+def _look(network, best, search, current, confidence):
+    """Return logits, objective values and gradients; an image that was a success just now is tried without a backward pass first."""
+    rows, labels = search.rows, best.labels[search.rows]
+    targets = None if best.targets is None else best.targets[rows]
+    need = ~search.inside
+    gradients = torch.zeros_like(current)
+    parts = []
+    if bool(search.inside.any()):
+        inside = search.inside.nonzero().squeeze(1)
+        logits, values = network.evaluate(current[inside], labels[inside], None if targets is None else targets[inside])
+        best.queries[rows[inside]] += 1
+        rank, margin = best.judge(rows[inside], logits)
+        left = (rank < 2) | ~(margin > confidence + _slack(logits))
+        need[inside] = left
+        parts.append((inside[~left], logits[~left], values[~left]))
+    if bool(need.any()):
+        picked = need.nonzero().squeeze(1)
+        logits, values, gradients[picked] = network.gradients(
+            current[picked], labels[picked], None if targets is None else targets[picked]
+        )
+        best.queries[rows[picked]] += 1
+        best.count_gradients(rows[picked], gradients[picked])
+        parts.append((picked, confirmed(network, best, rows[picked], current[picked], logits), values))
+    order = torch.cat([part[0] for part in parts]).argsort()
+    return torch.cat([part[1] for part in parts])[order], torch.cat([part[2] for part in parts])[order], gradients

@@ -1,0 +1,116 @@
+"""The one way attacks call the model: frozen, in fixed-size chunks, its mode, parameters and gradients left as they were found."""
+
+from contextlib import contextmanager
+
+import torch
+
+from mmclib.attacks.objectives import resolve
+from mmclib.models import Classifier
+
+# On a CPU, BLAS and oneDNN choose their kernels by batch size, so the same image gets other last bits in another batch (measured: below 16
+# rows on a ResNet). Rows within one call never touch each other. Hence one size for every call, short ones padded: the batch an
+# image comes in cannot matter. 16 rows are as fast per image as any larger number there.
+CHUNK = 16
+
+
+@contextmanager
+def attacked(model, objective, targets=None, precision="float32"):
+    """Freeze the model for an attack and yield a Network; mode, requires_grad and memory format return to what they were, also on errors.
+
+    Raises ValueError for an unknown precision or objective.
+    """
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f"precision must be 'float32' or 'bfloat16', got {precision!r}")
+    objective = resolve(objective, targets)
+    modes = [(module, module.training) for module in model.modules()]
+    parameters = [(parameter, parameter.requires_grad, parameter.data) for parameter in model.parameters()]
+    checked = [module for module in model.modules() if isinstance(module, Classifier) and module.checks_values]
+    try:
+        model.eval()
+        for module in checked:  # finite differences leave [0, 1] by design
+            module.checks_values = False
+        for parameter, _, data in parameters:
+            parameter.requires_grad_(False)  # no attack needs weight gradients; they would double the backward pass
+            if data.ndim == 4:
+                parameter.data = data.contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode(False):
+            yield Network(model, objective, precision)
+    finally:
+        for parameter, requires_grad, data in parameters:
+            parameter.data = data
+            parameter.requires_grad_(requires_grad)
+        for module in checked:
+            module.checks_values = True
+        for module, training in modes:
+            module.training = training
+
+
+def chunks(images):
+    """Yield (row numbers, how many of them count): all rows of `images`, on a CPU in calls of one size, short ones padded."""
+    size = CHUNK if images.device.type == "cpu" else len(images)
+    for start in range(0, len(images), size):
+        rows = torch.arange(start, start + size, device=images.device).clamp_(max=len(images) - 1)
+        yield rows, min(size, len(images) - start)
+
+
+class Network:
+    """A frozen model as attacks see it: logits, objective values and input gradients of any number of images, row by row independent."""
+
+    def __init__(self, model, objective, precision="float32"):
+        self.model, self.objective, self.precision = model, objective, precision
+        # features and head are called apart only where that is what forward does: no override, no hooks that would be passed by
+        hooked = model._forward_hooks or model._forward_pre_hooks
+        self.has_features = type(model).forward is Classifier.forward and not hooked
+
+    def _forward(self, images):
+        if self.has_features:
+            features = self.model.features(images)
+            return features, self.model.head.logits(features)
+        logits = self.model(images)
+        if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(images):
+            shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+            raise ValueError(f"model must return logits of shape ({len(images)}, classes), got {shape}")
+        return None, logits
+
+    def logits(self, images) -> torch.Tensor:
+        """Return float32 logits (N, L), without gradients; always in full precision."""
+        return self.evaluate(images)[0]
+
+    @torch.no_grad()
+    def evaluate(self, images, labels=None, targets=None):
+        """Return logits (N, L) and, where labels are given, the objective's values (N,), without gradients, in full precision."""
+        logits, values = [], []
+        for rows, count in chunks(images):
+            features, chunk = self._forward(_prepared(images, rows))
+            logits.append(chunk[:count])
+            if labels is not None:
+                values.append(self._values(features, chunk, labels[rows], targets, rows)[:count])
+        return torch.cat(logits), torch.cat(values) if values else None
+
+    def gradients(self, images, labels, targets=None, objective=None):
+        """Return logits (N, L), objective values (N,) and the values' gradients by the images (N, C, H, W), in the crafting precision."""
+        logits, values, gradients = [], [], torch.empty_like(images)
+        for rows, count in chunks(images):
+            with torch.enable_grad():
+                chunk = _prepared(images, rows).requires_grad_()
+                with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+                    features, output = self._forward(chunk)
+                value = self._values(features, output, labels[rows], targets, rows, objective)
+                if not value.requires_grad:
+                    raise ValueError("objective must depend on the images by gradients, but its values do not require grad")
+                (gradient,) = torch.autograd.grad(value.sum(), chunk)
+            gradients[rows[:count]] = gradient[:count]
+            logits.append(output.detach()[:count])
+            values.append(value.detach()[:count])
+        return torch.cat(logits), torch.cat(values), gradients
+
+    def _values(self, features, logits, labels, targets, rows, objective=None):
+        values = (objective or self.objective)(features, logits, labels, None if targets is None else targets[rows])
+        if not isinstance(values, torch.Tensor) or values.shape != labels.shape:
+            shape = tuple(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
+            raise ValueError(f"objective must return one value per image, shape {tuple(labels.shape)}, got {shape}")
+        return values
+
+
+def _prepared(images, rows):
+    return images[rows].contiguous(memory_format=torch.channels_last)

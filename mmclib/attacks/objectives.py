@@ -1,0 +1,64 @@
+"""What an attack maximises: functions (features, logits, labels, targets) -> one value per image.
+
+The logits of the distance heads are -L_MMC(z, l), so the adaptive objectives of Appendix B.4 are functions of logits and work on any
+classifier. All are invariant to a constant added to the logits up to float rounding, except the gradient-equal untargeted_1 and targeted_1.
+"""
+
+import torch
+import torch.nn.functional as F
+
+
+def logit_of(logits, labels):
+    """Pick each row's logit of its label, (N,)."""
+    return logits.gather(1, labels[:, None]).squeeze(1)
+
+
+def best_other(logits, labels):
+    """Return each row's largest logit of a class other than its label, (N,); masked by -inf, so negative logits are no trap."""
+    return logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+
+
+def cross_entropy(features, logits, labels, targets):
+    """Cross-entropy of the true label, or minus that of the target where one is given (Goodfellow et al., 2015)."""
+    if targets is None:
+        return F.cross_entropy(logits, labels, reduction="none")
+    return -F.cross_entropy(logits, targets, reduction="none")
+
+
+def untargeted_1(features, logits, labels, targets):
+    """Move away from the own center: L_MMC(z, y) = -logit_y (L_Ada^{un,1}, negated because attacks maximise)."""
+    return -logit_of(logits, labels)
+
+
+def untargeted_2(features, logits, labels, targets):
+    """Close in on the nearest other center: logit_other - logit_y (L_Ada^{un,2}); positive when fooled."""
+    return best_other(logits, labels) - logit_of(logits, labels)
+
+
+def targeted_1(features, logits, labels, targets):
+    """Move to the target's center: logit_t (L_Ada^{tar,1})."""
+    return logit_of(logits, targets)
+
+
+def targeted_2(features, logits, labels, targets):
+    """Move from the own center to the target's: logit_t - logit_y (L_Ada^{tar,2})."""
+    return logit_of(logits, targets) - logit_of(logits, labels)
+
+
+OBJECTIVES = {f.__name__: f for f in (cross_entropy, untargeted_1, untargeted_2, targeted_1, targeted_2)}
+
+
+def resolve(objective, targets):
+    """Return the objective function for a name or callable.
+
+    Raises ValueError for an unknown name, or for an objective that needs targets when there are none (or the reverse).
+    """
+    if callable(objective):
+        return objective
+    if objective not in OBJECTIVES:
+        raise ValueError(f"objective must be a callable or one of {', '.join(OBJECTIVES)}, got {objective!r}")
+    if objective.startswith("targeted") and targets is None:
+        raise ValueError(f"objective {objective!r} needs targets, but targets is None")
+    if objective.startswith("untargeted") and targets is not None:
+        raise ValueError(f"objective {objective!r} is untargeted, but targets were given; use targeted_1, targeted_2 or cross_entropy")
+    return OBJECTIVES[objective]

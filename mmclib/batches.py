@@ -1,0 +1,44 @@
+"""Training batches from images that lie on the device as uint8: order, shifts and flips of an epoch are drawn at once, on the CPU."""
+
+from dataclasses import dataclass
+
+import torch
+
+from mmclib.seeds import derive
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """One epoch's draws, by position in the epoch: image numbers (N,), source rows (N, H) and source columns (N, W), int64."""
+
+    order: torch.Tensor
+    rows: torch.Tensor
+    columns: torch.Tensor
+
+
+def epoch_plan(count, height, width, *, seed, epoch, shift=0.1, flip=True, device="cpu") -> EpochPlan:
+    """Draw an epoch's permutation, whole-pixel shifts (uniform up to `shift` of each side, edges repeated) and horizontal flips (1/2).
+
+    It depends on (seed, epoch) only, and is drawn on the CPU: the same on every device, and nothing to save for a resume.
+    """
+    generator = torch.Generator().manual_seed(derive(seed, "epoch", epoch))
+    order = torch.randperm(count, generator=generator)
+
+    def sources(size):
+        most = round(shift * size)
+        offsets = torch.randint(-most, most + 1, (count, 1), generator=generator)
+        return (torch.arange(size) - offsets).clamp_(0, size - 1)
+
+    rows, columns = sources(height), sources(width)
+    if flip:
+        flipped = torch.rand(count, generator=generator) < 0.5
+        columns[flipped] = columns[flipped].flip(1)
+    return EpochPlan(order.to(device), rows.to(device), columns.to(device))
+
+
+def batch(images, labels, plan, start, stop):
+    """Return float32 images (n, C, H, W) in [0, 1] and labels (n,) of the epoch's positions start ... stop - 1, by one gather."""
+    chosen = plan.order[start:stop]
+    # Indexing around the channels leaves them last in memory, which is the layout that convolutions like.
+    pixels = images[chosen[:, None, None], :, plan.rows[start:stop, :, None], plan.columns[start:stop, None, :]]
+    return pixels.permute(0, 3, 1, 2).float() / 255, labels[chosen]

@@ -1,0 +1,96 @@
+"""Tensors on disk: safetensors files written atomically and checked by sha256, and the last two states of a training."""
+
+import hashlib
+import json
+import os
+import re
+import warnings
+from pathlib import Path
+
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+
+KEPT = 2
+_NAME = re.compile(r"step-(\d{9})-([0-9a-f]{16})\.safetensors")
+
+
+def save_model(path, model, metadata) -> str:
+    """Write a model's state and JSON-able metadata as safetensors, whole or not at all, and return the file's sha256."""
+    content = _pack(model.state_dict(), metadata)
+    _write(Path(path), content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def load_model_state(path) -> tuple[dict, dict]:
+    """Return the tensors by name (on the CPU) and the metadata of a file made by `save_model`.
+
+    Raises FileNotFoundError where there is none and ValueError where it cannot be read.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads((file.metadata() or {}).get("json", "{}"))
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"checkpoint {path} cannot be read ({error})") from None
+
+
+def save_state(folder, step, tensors, metadata) -> Path:
+    """Write a training's state after `step` steps into the folder and keep the last two; the file name carries its sha256."""
+    folder = Path(folder)
+    content = _pack(tensors, metadata)
+    path = folder / f"step-{step:09d}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
+    _write(path, content)
+    for old in _states(folder)[KEPT:]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def load_state(folder) -> tuple[dict, dict] | None:
+    """Return tensors and metadata of a folder's newest whole state, or None where there is none.
+
+    A damaged file is told of in a warning and set aside, and the one before it is taken.
+    """
+    found = _states(Path(folder))
+    for place, path in enumerate(found):
+        if hashlib.sha256(path.read_bytes()).hexdigest()[:16] == _NAME.fullmatch(path.name)[2]:
+            return load_model_state(path)
+        path.rename(path.with_suffix(".damaged"))
+        then = f"training goes on from the one before it, {found[place + 1].name}" if place + 1 < len(found) else "training starts anew"
+        warnings.warn(f"checkpoint {path} is damaged (its sha256 is not the one in its name); {then}", stacklevel=2)
+    return None
+
+
+def remove_states(folder) -> None:
+    """Remove a folder's states, which a finished training no longer needs."""
+    for path in _states(Path(folder)):
+        path.unlink()
+
+
+def _states(folder: Path) -> list[Path]:
+    return sorted((path for path in folder.glob("step-*.safetensors") if _NAME.fullmatch(path.name)), reverse=True)
+
+
+def _pack(tensors, metadata) -> bytes:
+    # Values only: a layout such as channels_last is the business of the model that loads them.
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return safetensors.torch.save(plain, {"json": json.dumps(metadata, allow_nan=False, sort_keys=True)})
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    handle = os.open(path.parent, os.O_RDONLY)  # the rename itself reaches the disk with its folder
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,129 @@
+"""The paper's networks for small images, and Classifier: a backbone that makes features, a head that makes logits of them."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mmclib import checks
+
+
+class Classifier(nn.Module):
+    """Images in [0, 1] (N, C, H, W) -> logits (N, L): logits = head.logits(features), features = backbone(images - mean).
+
+    `mean` is the per-pixel training mean (C, H, W); zero until it is set. `forward` is the public door and checks what it is given
+    (ValueError); pixel values only on a CPU, where looking at them costs no synchronisation. `features` is the unchecked fast path.
+    """
+
+    checks_values = True  # attacks that step outside [0, 1] by design (finite differences) switch it off
+
+    def __init__(self, backbone, head, mean=None):
+        super().__init__()
+        self.backbone, self.head = backbone, head
+        self.register_buffer("mean", torch.zeros(1, 1, 1) if mean is None else torch.as_tensor(mean, dtype=torch.float32).clone())
+
+    def features(self, images):
+        """Features z, (N, feature_dim), of images (N, C, H, W)."""
+        return self.backbone(images - self.mean)
+
+    def forward(self, images):
+        if not torch.compiler.is_compiling():
+            checks.check_images(images, values=self.checks_values and images.device.type == "cpu")
+        return self.head.logits(self.features(images))
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        # A mean that is not set yet takes the shape of the one that is loaded.
+        mean = state_dict.get(f"{prefix}mean")
+        if mean is not None and mean.shape != self.mean.shape and self.mean.numel() == 1:
+            self.mean = torch.zeros_like(mean, device=self.mean.device)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def resnet(blocks=5, version=2, in_channels=3, feature_dim=256) -> nn.Module:
+    """Return the residual network of the authors' code (Keras' cifar10_resnet) up to its features, for images of any size.
+
+    Version 2 has 9 * blocks + 2 layers, bottleneck pre-activation blocks and widths 64, 128, 256 (He et al., 2016b); version 1 has
+    6 * blocks + 2 and widths 16, 32, 64. The paper's "ResNet-32" is version 2 with blocks=5, its "ResNet-110" blocks=18.
+    Raises ValueError for another version or fewer than one block.
+    """
+    if version not in (1, 2):
+        raise ValueError(f"version must be 1 or 2, got {version!r}")
+    if not isinstance(blocks, int) or blocks < 1:
+        raise ValueError(f"blocks must be a whole number of at least 1, got {blocks!r}")
+    layers = [_conv(in_channels, 16, 3), _norm(16), nn.ReLU()]
+    width_in = 16
+    for stage, (inner, width) in enumerate([(16, 64), (64, 128), (128, 256)] if version == 2 else [(w, w) for w in (16, 32, 64)]):
+        for block in range(blocks):
+            stride = 2 if stage > 0 and block == 0 else 1
+            if version == 2:
+                # The very first block follows a BN and a ReLU already.
+                layers.append(PreActivationBottleneck(width_in, inner, width, stride, activate=stage > 0 or block > 0))
+            else:
+                layers.append(BasicBlock(width_in, width, stride))
+            width_in = width
+    if version == 2:
+        layers += [_norm(width_in), nn.ReLU()]
+    return _initialised(nn.Sequential(*layers, GlobalAveragePool(), nn.Linear(width_in, feature_dim)))
+
+
+def small_convnet(in_channels=1, feature_dim=64, width=32) -> nn.Module:
+    """Return four 3 x 3 convolutions (two of them with stride 2; widths w, w, 2w, 2w) up to the features; trains in seconds on digits."""
+    layers = []
+    for source, target, stride in ((in_channels, width, 1), (width, width, 2), (width, 2 * width, 1), (2 * width, 2 * width, 2)):
+        # Batch statistics move ten times as fast as in the ResNet: such runs have hundreds of steps, not hundreds of thousands.
+        layers += [_conv(source, target, 3, stride), _norm(target, momentum=0.1), nn.ReLU()]
+    return _initialised(nn.Sequential(*layers, GlobalAveragePool(), nn.Linear(2 * width, feature_dim)))
+
+
+class GlobalAveragePool(nn.Module):
+    """(N, C, H, W) -> (N, C)."""
+
+    def forward(self, maps):
+        return maps.mean((2, 3))
+
+
+class BasicBlock(nn.Module):
+    """Version 1: relu(x + BN(conv3(relu(BN(conv3(x)))))), with a 1 x 1 convolution on the shortcut where the width changes."""
+
+    def __init__(self, width_in, width, stride):
+        super().__init__()
+        self.conv1, self.norm1 = _conv(width_in, width, 3, stride), _norm(width)
+        self.conv2, self.norm2 = _conv(width, width, 3), _norm(width)
+        self.shortcut = _conv(width_in, width, 1, stride) if width_in != width else nn.Identity()
+
+    def forward(self, maps):
+        inner = F.relu(self.norm1(self.conv1(maps)))
+        return F.relu(self.shortcut(maps) + self.norm2(self.conv2(inner)))
+
+
+class PreActivationBottleneck(nn.Module):
+    """Version 2: x + conv1(r(conv3(r(conv1(r(x)))))) with r = relu(BN(.)), and a 1 x 1 convolution on each stage's first shortcut."""
+
+    def __init__(self, width_in, inner, width, stride, activate=True):
+        super().__init__()
+        self.activate = nn.Sequential(_norm(width_in), nn.ReLU()) if activate else nn.Identity()
+        self.conv1, self.norm1 = _conv(width_in, inner, 1, stride), _norm(inner)
+        self.conv2, self.norm2 = _conv(inner, inner, 3), _norm(inner)
+        self.conv3 = _conv(inner, width, 1)
+        self.shortcut = _conv(width_in, width, 1, stride) if width_in != width else nn.Identity()
+
+    def forward(self, maps):
+        inner = F.relu(self.norm1(self.conv1(self.activate(maps))))
+        return self.shortcut(maps) + self.conv3(F.relu(self.norm2(self.conv2(inner))))
+
+
+def _conv(source, target, size, stride=1):
+    return nn.Conv2d(source, target, size, stride, padding=size // 2, bias=False)
+
+
+def _norm(channels, momentum=0.01):
+    # Keras' defaults: epsilon 1e-3, and momentum 0.99 for the past, which is 0.01 in PyTorch's sense.
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=momentum)
+
+
+def _initialised(network):
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")  # He-normal
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    return network

@@ -1,0 +1,127 @@
+"""Profiles refuse what they should with a sentence; identities move exactly with what they depend on; receipts are whole or absent."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from mmclib import experiment, items, jobs
+
+DEMO = yaml.safe_load((experiment.ROOT / "profiles" / "demo.yaml").read_text())
+
+
+def profile_with(tmp_path, change):
+    settings = json.loads(json.dumps(DEMO))
+    change(settings)
+    path = tmp_path / "changed.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return experiment.load_profile(str(path))
+
+
+@pytest.mark.parametrize("name", ["demo", "quick", "paper"])
+def test_profiles_of_the_project_are_valid(name):
+    profile = experiment.load_profile(name)
+    assert jobs.plan(profile)[-1].name == "report"
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    (lambda s: s.update(epocs=3), ["unknown key 'epocs'", "allowed here", "white_box"]),
+    (lambda s: s["training"]["digits"].update(epocs=3), ["unknown key 'training.digits.epocs'", "epochs"]),
+    (lambda s: s["training"]["digits"].update(epochs="many"), ["training.digits.epochs", "integer", "'many'"]),
+    (lambda s: s["training"]["digits"].update(epochs=0), ["training.digits.epochs", "greater than or equal to 1"]),
+    (lambda s: s["training"]["digits"].update(momentum=1.5), ["training.digits.momentum", "less than 1"]),
+    (lambda s: s["training"]["digits"].update(milestones=[26, 20]), ["milestones must rise", "[26, 20]"]),
+    (lambda s: s["training"]["digits"].update(feature_dim=4), ["need feature_dim >= 9", "is 4"]),
+    (lambda s: s["training"]["digits"].update(dataset="imagenet"), ["training.digits.dataset", "'cifar10'"]),
+    (lambda s: s["training"]["digits"].pop("epochs"), ["'training.digits.epochs' is missing"]),
+    (lambda s: s["models"]["sce"].update(training="svhn"), ["models.sce.training is 'svhn'", "known: digits"]),
+    (lambda s: s["models"]["mmc-10"].update(radius=-1), ["models.mmc-10.radius", "greater than 0", "-1"]),
+    (lambda s: s["white_box"]["models"].append("mmc-7"), ["white_box.models names 'mmc-7'", "known models"]),
+    (lambda s: s["white_box"].update(epsilons=["8/0", 0.2]), ["white_box.epsilons.0", "'8/0'"]),
+])
+def test_a_bad_profile_is_refused_with_file_key_and_remedy(tmp_path, change, says):
+    with pytest.raises(ValueError) as error:
+        profile_with(tmp_path, change)
+    assert all(part in str(error.value) for part in ["changed.yaml", *says]), str(error.value)
+
+
+def test_an_unknown_profile_names_the_known_ones():
+    with pytest.raises(ValueError, match="no profile 'full'; known: demo, paper, quick"):
+        experiment.load_profile("full")
+
+
+def test_broken_yaml_is_a_sentence(tmp_path):
+    path = tmp_path / "broken.yaml"
+    path.write_text("models: [")
+    with pytest.raises(ValueError, match="broken.yaml is not valid YAML"):
+        experiment.load_profile(str(path))
+
+
+def test_fractions_and_exponents_are_numbers(tmp_path):
+    profile = profile_with(tmp_path, lambda s: s["training"]["digits"].update(epsilon="8/255", weight_decay="1e-4"))
+    assert profile.training["digits"].epsilon == 8 / 255 and profile.training["digits"].weight_decay == 1e-4
+
+
+def names_of_new_jobs(tmp_path, change):
+    before = {job.receipt.name for job in jobs.plan(profile_with(tmp_path, lambda s: None))}
+    return {job.name for job in jobs.plan(profile_with(tmp_path, change)) if job.receipt.name not in before}
+
+
+def test_a_changed_value_remakes_exactly_what_depends_on_it(tmp_path):
+    only_one = names_of_new_jobs(tmp_path, lambda s: s["models"]["lgm"].update(seed=1))
+    assert only_one == {"train lgm", "white box lgm", "white box", "report"}
+    attack = names_of_new_jobs(tmp_path, lambda s: s["white_box"].update(restarts=7))
+    assert not any(name.startswith("train") for name in attack) and "white box sce" in attack
+    craft = names_of_new_jobs(tmp_path, lambda s: s["training"]["digits"].update(steps=3))
+    assert {name for name in craft if name.startswith("train")} == {
+        "train at-tar-sce", "train at-tar-mmc-10", "train at-un-sce", "train at-un-mmc-10"}
+    assert names_of_new_jobs(tmp_path, lambda s: s["training"]["digits"].update(rate=1)) == set()
+    assert names_of_new_jobs(tmp_path, lambda s: s["band"].update(near=9) if "band" in s else s.update(band={"near": 9.0})) == set()
+
+
+def test_every_job_has_a_notebook_with_its_parameters():
+    for name in ("demo", "quick", "paper"):
+        for job in jobs.plan(experiment.load_profile(name)):
+            jobs.check_parameters(experiment.ROOT / "notebooks" / f"{job.notebook}.ipynb", job.parameters)
+
+
+@pytest.mark.parametrize(("given", "says"), [
+    ({"modell": "sce"}, "02_training.ipynb has no parameter 'modell'; it has: profile, model, time_budget"),
+    ({"model": 3}, "parameter 'model' must be str like its default 'mmc-10', got int 3"),
+    ({"time_budget": "60"}, "parameter 'time_budget' must be float like its default 0.0, got str '60'"),
+    ({"time_budget": True}, "parameter 'time_budget' must be float like its default 0.0, got bool True"),
+])
+def test_a_wrong_parameter_is_refused_before_anything_runs(given, says):
+    with pytest.raises(ValueError, match="notebook|parameter") as error:
+        jobs.check_parameters(experiment.ROOT / "notebooks" / "02_training.ipynb", given)
+    assert says in str(error.value)
+
+
+def test_table_1_has_the_papers_columns_and_each_evaluation_once():
+    profile = experiment.load_profile("demo")
+    header = (experiment.ROOT / "paper" / "table1.csv").read_text().splitlines()[2].split(",")
+    assert sorted(items.table_1(profile, "sce")) == sorted(header[1:])
+    specs = items.white_box(profile, "mmc-10")
+    assert len({spec.path(profile) for spec in specs}) == len(specs)
+    assert items.table_1(profile, "mmc-10")["pgd50_un_8"].settings["objective"] == "untargeted_1"
+    assert items.table_1(profile, "lgm")["pgd50_tar_8"].settings["objective"] == "cross_entropy"
+
+
+def test_receipts_are_whole_or_absent(tmp_path):
+    path = tmp_path / "deep" / "receipt.json"
+    experiment.write_receipt(path, {"a": 1})
+    with pytest.raises(ValueError):
+        experiment.write_receipt(path, {"a": float("nan")})
+    assert experiment.read_receipt(path) == {"a": 1}
+    path.write_text('{"a": ')
+    with pytest.raises(ValueError, match="is damaged .* delete it"):
+        experiment.read_receipt(path)
+
+
+def test_the_command_line_says_what_is_wrong_in_one_line():
+    done = subprocess.run([sys.executable, "-m", "mmclib", "run", "--profile", "nope"], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("error: there is no profile 'nope'") and done.stderr.count("\n") == 1
+    done = subprocess.run([sys.executable, "-m", "mmclib", "job", "train nobody", "--profile", "demo"], capture_output=True, text=True)
+    assert done.returncode == 1 and "has no job 'train nobody'; known: theory" in done.stderr
