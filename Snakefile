@@ -13,7 +13,7 @@ rule all:
 
 for job in JOBS:
     rule:
-        name: job.name.replace(" ", "_").replace("-", "_")
+        name: job.receipt.stem.replace("-", "_")
         input: [ancient(path) for path in job.needs]
         output: job.outputs
         threads: PROFILE.threads

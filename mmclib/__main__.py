@@ -22,13 +22,9 @@ def choose_profile(named: str | None) -> tuple[Profile, str]:
 
 
 def announce(profile: Profile, why: str, todo: list, parallel: int) -> None:
-    total = len(jobs.plan(profile))
     print(f"profile {profile.name} ({why}): {profile.title}")
-    if todo:
-        seconds = jobs.estimate(todo, parallel)
-        print(f"{len(todo)} of {total} jobs to do, {parallel} at a time: about {jobs.describe(seconds)}", flush=True)
-    else:
-        print(f"all {total} jobs are done", flush=True)
+    takes = f", {parallel} at a time: about {jobs.describe(jobs.estimate(todo, parallel))}" if todo else ""
+    print(f"{len(todo)} of {len(jobs.plan(profile))} jobs to do{takes}", flush=True)
 
 
 def summarise(profile: Profile) -> None:

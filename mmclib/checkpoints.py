@@ -42,7 +42,7 @@ def save_state(folder, step, tensors, metadata) -> Path:
     content = _pack(tensors, metadata)
     path = folder / f"step-{step:09d}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
     _write(path, content)
-    for old in _states(folder)[KEPT:]:
+    for old in [*_states(folder)[KEPT:], *folder.glob(".step-*")]:  # the second: what a killed process left half written
         old.unlink(missing_ok=True)
     return path
 

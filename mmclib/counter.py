@@ -47,6 +47,7 @@ def words(seed, count, purpose, counter=0) -> torch.Tensor:
     `counter` is an integer or an int64 tensor that broadcasts against `seed`; `purpose` is any string.
     """
     stream = torch.tensor(seeds.derive("counter", purpose), dtype=torch.int64, device=seed.device)
+    counter = torch.as_tensor(counter, dtype=torch.int64, device=seed.device)  # in a tensor the product wraps, as it must
     key = _mix(_mix(seed ^ stream) + (counter + 1) * _GOLDEN)
     return _mix(key.unsqueeze(-1) + torch.arange(1, count + 1, dtype=torch.int64, device=seed.device) * _GOLDEN)
 

@@ -116,7 +116,7 @@ def _digit_pairs(split):
     members = [(labels == digit).nonzero().squeeze(1) for digit in range(10)]
     draws = torch.rand((2, len(pairs)), generator=generator)
     halves = []
-    for digits, draw in zip((pairs // 10, pairs % 10), draws):
+    for digits, draw in zip((pairs // 10, pairs % 10), draws, strict=True):
         chosen = torch.empty_like(digits)
         for digit, rows in enumerate(members):
             mask = digits == digit

@@ -150,21 +150,24 @@ def plane(mean, rival_mean, sigma, bias, rival_bias, loss):
     return mean - rival_mean, offset / 2
 
 
-def ray_radius(loss_at, center, direction, target, far=1e3, steps=200):
-    """The distance from `center` along `direction` at which a monotone `loss_at(points (N, d)) -> (N,)` is `target`; NaN for none.
+def ray_radii(loss_at, center, directions, target, far=1e3, steps=70):
+    """The distances from `center` along `directions` (R, d) where a `loss_at(points (R, d)) -> (R,)`, monotone on each ray, is `target`.
 
-    Bisection in plain function values: it knows none of the formulas that it is there to check.
+    Bisection in plain function values up to the distance `far`: it knows none of the formulas that it is there to check. As (R,),
+    NaN where the loss does not reach the target.
     """
-    def above(radius):
-        return loss_at((center + radius * direction)[None])[0] > target
+    low, high = np.zeros(len(directions)), np.full(len(directions), float(far))
 
-    low, high, at_center = 0.0, float(far), above(0.0)
-    if above(high) == at_center:
-        return np.nan
+    def above(radii):
+        return loss_at(center + radii[:, None] * directions) > target
+
+    at_center = above(low)
+    reached = above(high) != at_center
     for _ in range(steps):
         middle = (low + high) / 2
-        low, high = (middle, high) if above(middle) == at_center else (low, middle)
-    return (low + high) / 2
+        stay = above(middle) == at_center
+        low, high = np.where(stay, middle, low), np.where(stay, high, middle)
+    return np.where(reached, (low + high) / 2, np.nan)
 
 
 def measured_density(losses, contours, edges):

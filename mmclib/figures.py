@@ -18,7 +18,7 @@ OBJECTIVES = {"cross_entropy": ("cross-entropy", "#999999"), "untargeted_1": (r"
 
 def line_style(model: str) -> dict:
     """Colour, marker and dash of a method, the same in every figure."""
-    base = max((known for known in COLOURS if model.endswith(known)), key=len)
+    base = max((known for known in COLOURS if model.removesuffix("-2d").endswith(known)), key=len)
     dash = ":" if "at-un-" in model else "--" if "at-tar-" in model else "-"
     return {"color": COLOURS[base], "marker": MARKERS[base], "linestyle": dash, "label": label(model)}
 
@@ -46,7 +46,8 @@ def training_curves(data: pd.DataFrame, title: str):
             axis.yaxis.set_major_formatter("{x:g}")
             axis.yaxis.set_minor_formatter("")
             axis.set_title("adversarial training" if adversarial else "standard training")
-            axis.legend(ncols=2)
+            if axis.lines:
+                axis.legend(ncols=2)
         axes[0].set_ylabel("test error (%)")
         figure.suptitle(title, fontsize=9.5)
     return figure

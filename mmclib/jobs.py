@@ -3,15 +3,17 @@
 import ast
 import json
 import os
+import re
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mmclib import items
 from mmclib.experiment import ROOT, Profile, identity, model_identity, model_receipt_path, results_folder
 
 SECONDS_TO_START = 8  # a kernel and its imports
+SHARD_SECONDS = 45  # the least work worth a kernel of its own
 
 
 @dataclass(frozen=True)
@@ -53,20 +55,26 @@ def plan(profile: Profile) -> list[Job]:
 
 
 def _job(profile, name, notebook, key, *, needs=(), seconds=0.0, **parameters) -> Job:
-    receipt = results_folder(profile) / "notebooks" / f"{name.replace(' ', '-')}-{key}.json"
+    receipt = results_folder(profile) / "notebooks" / f"{notebook}-{key}.json"
     parameters = {"profile": profile.source, "output": str(receipt), **parameters}
     return Job(name, notebook, parameters, (receipt,), tuple(needs), SECONDS_TO_START + seconds)
 
 
 def _table_jobs(profile, name, notebook, models, evaluations) -> list[Job]:
-    # One shard for each model, and the same notebook once more over all of them: it finds every evaluation made and draws.
-    shards = []
+    # Shards of one or more models, each worth its kernel's start, and the same notebook once more over all models: it finds every
+    # evaluation made and draws.
+    shards, group, seconds = [], [], 0.0
     for model in models:
-        specs = evaluations(profile, model)
-        seconds = sum(spec.gradients() for spec in specs) / _rate(profile, model)
-        used = dict.fromkeys(each for spec in specs for each in spec.models())
-        shards.append(_job(profile, f"{name} {model}", notebook, identity(name, of=[spec.identity(profile) for spec in specs]),
-                           needs=[model_receipt_path(profile, each) for each in used], seconds=seconds, methods=[model]))
+        group.append(model)
+        seconds += sum(spec.gradients() for spec in evaluations(profile, model)) / _rate(profile, model)
+        if seconds >= SHARD_SECONDS or model == models[-1]:
+            specs = [spec for member in group for spec in evaluations(profile, member)]
+            used = dict.fromkeys(each for spec in specs for each in spec.models())
+            shards.append(_job(profile, f"{name}: {', '.join(group)}", notebook, identity(name, of=[spec.identity(profile) for spec in specs]),
+                               needs=[model_receipt_path(profile, each) for each in used], seconds=seconds, methods=group))
+            group, seconds = [], 0.0
+    if len(shards) < 2:  # nothing to gather
+        return [replace(shard, name=name) for shard in shards]
     key = identity(name, of=[shard.receipt.name for shard in shards])
     return [*shards, _job(profile, name, notebook, key, needs=[shard.receipt for shard in shards], methods=list(models))]
 
@@ -115,7 +123,7 @@ def check_parameters(path: Path, given: dict) -> None:
 
 
 def log_path(profile: Profile, job: Job) -> Path:
-    return ROOT / "logs" / profile.name / f"{job.name.replace(' ', '-')}.ipynb"
+    return ROOT / "logs" / profile.name / f"{re.sub('[^a-z0-9-]+', '-', job.name)[:80]}.ipynb"
 
 
 def run_notebook(profile: Profile, job: Job) -> None:
@@ -130,7 +138,8 @@ def run_notebook(profile: Profile, job: Job) -> None:
     check_parameters(source, job.parameters)
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
-        papermill.execute_notebook(str(source), str(log), job.parameters, kernel_name="python3", cwd=str(ROOT), progress_bar=False)
+        papermill.execute_notebook(str(source), str(log), job.parameters, kernel_name="python3", cwd=str(ROOT), progress_bar=False,
+                                   extra_arguments=["--log-level=40"])
     except PapermillExecutionError as error:
         trace = "\n".join(error.traceback[-2:])
         raise RuntimeError(f"{job.name}: cell {error.cell_index} of {source.name} failed\n{trace}\n"

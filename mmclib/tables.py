@@ -101,7 +101,7 @@ def figure_3a(profile: Profile, methods: list[str] | None = None) -> Item:
     """Fig. 3a: test error against training time."""
     first = profile.dataset(profile.white_box.models[0])
     long = []
-    for model in methods or [model for model in profile.models if profile.dataset(model) == first]:
+    for model in methods or [model for model in profile.models if profile.dataset(model) == first and not model.endswith("-2d")]:
         if not model_receipt_path(profile, model).exists():
             raise Missing(f"{model} is not trained")
         receipt = read_receipt(model_receipt_path(profile, model))

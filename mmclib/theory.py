@@ -52,8 +52,8 @@ def contour_errors(kind, dim, shares, rays=6, seed=0):
     rows = []
     for loss in np.asarray(shares) * contours.bound:
         radius = float(np.sqrt(contours.squared_radius(loss)))
-        found = [density.ray_radius(pair_loss(contours), contours.center, ray, loss) for ray in directions]
-        rows.append({"loss": loss, "radius": radius, "error": float(np.abs(np.array(found) / radius - 1).max())})
+        found = density.ray_radii(pair_loss(contours), contours.center, directions, loss)
+        rows.append({"loss": loss, "radius": radius, "error": float(np.abs(found / radius - 1).max())})
     return rows
 
 
@@ -113,15 +113,15 @@ def exponent(rows, column):
     return float(np.polyfit(np.log([row["loss"] for row in rows]), np.log([row[column] for row in rows]), 1)[0])
 
 
-def figure_2(levels=(1.0, 1e-2, 1e-4), mmc_levels=(2.0, 0.5, 0.05)):
+def figure_2(levels=(1.0, 1e-2, 1e-4), mmc_levels=(2.0, 0.5, 0.1)):
     """Fig. 2: contours of g-SCE with σ_k < σ_k̃ and of MMC in the plane, by closed form and by root finding, and their radii."""
     contours, simple = pair_contours("growing", 2), density.CenterContours(2)
     angles = np.linspace(0, 2 * np.pi, 24, endpoint=False) + 0.1
     rays = np.stack([np.cos(angles), np.sin(angles)], 1)
 
     def contour(shape, loss_at, center, level):
-        found = [density.ray_radius(loss_at, center, ray, level) for ray in rays]
-        return {"loss": level, "radius": float(np.sqrt(shape.squared_radius(level))), "found": (center + np.c_[found] * rays)}
+        found = density.ray_radii(loss_at, center, rays, level)
+        return {"loss": level, "radius": float(np.sqrt(shape.squared_radius(level))), "found": (center + found[:, None] * rays)}
 
     span = np.geomspace(1e-6, 3.0, 60)
     softmax = {"mean": contours.mean, "rival_mean": contours.rival_mean, "center": contours.center, "bound": contours.bound,
@@ -149,13 +149,13 @@ def figure_5():
     return rounded({"panels": panels, "says": f"All angles between centers are equal: {angles}."})
 
 
-def figure_6(radius=10.0, grid=13, offset=(-1.0, 3.0), length=22.0, step=0.05):
+def figure_6(radius=10.0, grid=15, offset=(-1.0, 3.0), length=18.5, step=0.05):
     """Fig. 6: the gradient fields of the four adaptive objectives over a feature plane with three MM centers, and where one
     feature goes that follows each of them by steps of one length; y is class 0, the target the class that is further away, 2."""
     points = centers.max_mahalanobis_centers(3, 2, radius)
     head = MaxMahalanobisCenter(points)
     start = points[:1] + torch.tensor([offset])
-    axis = torch.linspace(-1.6 * radius, 1.6 * radius, grid)
+    axis = torch.linspace(-1.95 * radius, 1.95 * radius, grid)
     plane = torch.cartesian_prod(axis, axis)
 
     def gradient(name, features):

@@ -34,7 +34,8 @@ def test_contour_radius_by_root_finding(dim, sigmas, share):
     shape = contours(dim, **sigmas)
     target = share * shape.bound
     directions = np.random.default_rng(1).normal(size=(8, dim))
-    found = [density.ray_radius(loss_of(shape), shape.center, d / np.linalg.norm(d), target) for d in directions]
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    found = density.ray_radii(loss_of(shape), shape.center, directions, target)
     assert np.allclose(found, np.sqrt(shape.squared_radius(target)), rtol=1e-9)
 
 

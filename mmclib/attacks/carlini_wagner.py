@@ -11,6 +11,7 @@ from mmclib.attacks.network import attacked
 from mmclib.attacks.result import AttackResult, Best, check_attack
 
 _TANH_EDGE = 0.999999  # keeps atanh finite for pixels at 0 and 1
+_TOL, _WARM, _POL = 0.0001, False, 0.0001
 _CHECKS = 10  # the loss is looked at this many times per search step, as in the authors' code
 _SLACK = 1e-5  # margin demanded beyond the confidence, relative to the spread of the logits: other kernels' rounding must not undo a success
 
@@ -57,6 +58,7 @@ class _Search:
         self.c = torch.full((count,), float(initial_const), device=device)
         self.low, self.high = torch.zeros_like(self.c), torch.full_like(self.c, torch.inf)
         self.loss, self.loss_before = torch.zeros_like(self.c), torch.full_like(self.c, torch.inf)
+        self.lowest = torch.full_like(self.c, torch.inf)
         self.iteration, self.search_step = torch.zeros_like(rows), torch.zeros_like(rows)
         self.found = torch.zeros_like(rows, dtype=torch.bool)  # a success in this search step
         self.inside = torch.zeros_like(self.found)  # the latest iterate was a success
@@ -69,18 +71,22 @@ class _Search:
         """Close the search steps that are over, set the next c for their images, and drop images that are through."""
         over = self.iteration >= steps
         if abort_early:
-            due = self.iteration % max(1, steps // _CHECKS) == 0
-            over |= due & (self.loss > 0.9999 * self.loss_before)
-            self.loss_before = torch.where(due, self.loss, self.loss_before)
+            self.lowest = torch.minimum(self.lowest, self.loss)
+            last = self.search_step == binary_search_steps - 1
+            due = self.iteration % torch.where(last, max(1, steps // 10), max(1, steps // _CHECKS)) == 0
+            over |= due & (self.lowest > (1-torch.where(last,_POL,_TOL)) * self.loss_before)
+            self.loss_before = torch.where(due, self.lowest, self.loss_before)
         if not bool(over.any()):
             return
         self.high = torch.where(over & self.found, torch.minimum(self.high, self.c), self.high)
         self.low = torch.where(over & ~self.found, torch.maximum(self.low, self.c), self.low)
         following = torch.where(self.high.isinf(), self.c * 10, (self.low + self.high) / 2)
+        if _POL<_TOL: following = torch.where((self.search_step == binary_search_steps - 2) & ~self.high.isinf(), self.high, following)
         self.c = torch.where(over, following, self.c)
         self.search_step += over
-        self.w[over], self.first[over], self.second[over] = self.begin[over], 0, 0
-        self.iteration[over], self.loss_before[over] = 0, torch.inf
+        self.first[over], self.second[over] = 0, 0
+        if not _WARM: self.w[over]= self.begin[over]
+        self.iteration[over], self.loss_before[over], self.lowest[over] = 0, torch.inf, torch.inf
         self.found &= ~over
         self.inside &= ~over
         stay = self.search_step < binary_search_steps

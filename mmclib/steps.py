@@ -1,0 +1,131 @@
+"""One step of training: craft where it is adversarial, forward, backward, update; compiled and replayed as a CUDA graph on request."""
+
+import importlib.util
+import os
+import shutil
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmclib import counter
+from mmclib.attacks.linf import random_start, signed_step
+from mmclib.attacks.objectives import resolve
+from mmclib.seeds import derive
+
+# Compiling takes minutes of a CPU core and saves a tenth (standard) to a quarter (adversarial) of the time there: about 40 minutes
+# of one core must lie ahead. On CUDA small networks wait for launches, and the gain is several times: a few thousand passes.
+CPU_FLOPS, CUDA_PASSES = 1e14, 3000
+WARM_UP = 3  # real steps before a CUDA graph is captured, so that compilation and autotuning are over
+
+
+class Stepper:
+    """Callable step(images, labels, draws) -> (mean loss, number of correct), detached scalars on the device."""
+
+    def __init__(self, model, optimizer, recipe, precision="float32", compiled=False):
+        self.model, self.optimizer, self.recipe = model, optimizer, recipe
+        self.bfloat16 = precision == "bfloat16"
+        self.compiled_features = torch.compile(model.features, dynamic=False) if compiled else model.features
+        self.graph, self.graph_rate, self.calls = None, None, 0
+        self.graphed = compiled and next(model.parameters()).is_cuda
+
+    def __call__(self, images, labels, draws):
+        if len(labels) < self.recipe.batch_size:  # an epoch's last batch is not worth a compilation
+            return self._step(self.model.features, images, labels, *draws)
+        self.calls += 1
+        if not self.graphed:
+            return self._step(self.compiled_features, images, labels, *draws)
+        inputs = [images, labels, *draws]
+        if self.calls <= WARM_UP:
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                results = self._step(self.compiled_features, *inputs)
+            torch.cuda.current_stream().wait_stream(side)
+            return results
+        rate = self.optimizer.param_groups[0]["lr"]
+        if self.graph is None or rate != self.graph_rate:  # the learning rate is baked into the graph
+            self._capture(inputs)
+            self.graph_rate = rate
+        for static, new in zip(self.static, inputs, strict=True):
+            if static is not None:
+                static.copy_(new)
+        self.graph.replay()
+        return self.results
+
+    def _capture(self, inputs):
+        self.static = [None if tensor is None else tensor.clone() for tensor in inputs]
+        torch.cuda.synchronize()
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.results = self._step(self.compiled_features, *self.static)
+
+    def _step(self, network, images, labels, targets, start):
+        if start is not None:
+            images = self._craft(network, images, labels, targets, start)
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        features = self._features(network, images)
+        loss = self.model.head.loss(features, labels)
+        loss.backward()
+        self.optimizer.step()
+        with torch.no_grad():
+            correct = (self.model.head.logits(features).argmax(1) == labels).sum()
+        return loss.detach(), correct
+
+    def _features(self, network, images):
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bfloat16):
+            features = network(images)
+        return features.float()  # bfloat16's spacing at 200 is 1: distances are made in float32
+
+    def _craft(self, network, originals, labels, targets, current):
+        # In evaluation mode, so that batch statistics stay out of it, and frozen: weight gradients would cost half as much again.
+        attack = self.recipe.adversarial
+        objective = resolve(attack.objective, targets)
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.model.eval()
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        for _ in range(attack.steps):
+            current = current.detach().requires_grad_()
+            features = self._features(network, current)
+            value = objective(features, self.model.head.logits(features), labels, targets).sum()
+            (gradient,) = torch.autograd.grad(value, current)
+            current = signed_step(current.detach(), gradient, originals, attack.epsilon, attack.step_size)
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        return current
+
+
+def draw(recipe, images, labels, num_classes, *, seed, epoch, step):
+    """Return (targets, random starts) of a batch for adversarial training, None where it needs none; hashes of (seed, epoch, step)."""
+    attack = recipe.adversarial
+    if attack is None:
+        return None, None
+    seeds = counter.image_seeds(derive(seed, "adversarial", epoch, step), len(labels), labels.device)
+    start = random_start(images, seeds, attack.epsilon).contiguous(memory_format=torch.channels_last)
+    if attack.mode == "untargeted":
+        return None, start
+    others = counter.words(seeds, 1, "targets").squeeze(1) % (num_classes - 1)  # uniform over the wrong classes
+    return (labels + 1 + others) % num_classes, start
+
+
+def can_compile(device) -> bool:
+    """Is there what torch.compile needs: Triton for CUDA, a C++ compiler for the CPU."""
+    if torch.device(device).type == "cuda":
+        return importlib.util.find_spec("triton") is not None
+    return any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++"))
+
+
+def worth_compiling(model, image_shape, count, recipe) -> bool:
+    """Is the run long enough for compiling to pay; a function of the run alone, not of a clock, so that a resume decides alike."""
+    device = model.mean.device
+    passes = 1 + (recipe.adversarial.steps if recipe.adversarial else 0)
+    if device.type == "cuda":
+        return recipe.epochs * (count // recipe.batch_size) * passes >= CUDA_PASSES
+    training = model.training
+    model.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as flops:
+        model.features(torch.zeros(1, *image_shape, device=device))
+    model.train(training)
+    # A forward pass is one share, input gradients one more, weight gradients a third that crafting does without.
+    return flops.get_total_flops() * (3 + 2 * (passes - 1)) * count * recipe.epochs >= CPU_FLOPS
