@@ -46,7 +46,7 @@ def optimised_centers(num_classes, feature_dim, radius=10.0, *, seed=0):
     if num_classes <= feature_dim + 1:
         return max_mahalanobis_centers(num_classes, feature_dim, radius)
     if feature_dim < 2:
-        raise ValueError(f"feature_dim must be at least 2 for {num_classes} classes: a line has two directions, got {feature_dim}")
+        raise ValueError(f"feature_dim must be at least 2 for {num_classes} classes: a line has two ends, got {feature_dim}")
     generator = _generator(seed, "optimised centers")
     # The energy has local minima, fewer in high dimension; a handful of starts is cheap where it matters.
     starts = 8 if num_classes <= 64 else 1
@@ -108,7 +108,7 @@ def largest_cosine(centers):
 
 
 def _spread(points):
-    # Riesz energy with a rising exponent: its minimiser tends to the min-max solution, and each stage starts at the last one's end.
+    # Riesz energy with a rising exponent: its minimiser tends to the min-max solution; each stage starts where the last ended.
     iterations = 200 if len(points) <= 200 else 40
     for power in (2, 8, 32, 128, 512, 4096):
         points = torch.nn.functional.normalize(points.detach(), dim=1).requires_grad_(True)

@@ -11,7 +11,7 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 
 KEPT = 2
-_NAME = re.compile(r"step-(\d{9})-([0-9a-f]{16})\.safetensors")
+_NAME = re.compile(r"state-(\d{9})-([0-9a-f]{16})\.safetensors")
 
 
 def save_model(path, model, metadata) -> str:
@@ -36,13 +36,13 @@ def load_model_state(path) -> tuple[dict, dict]:
         raise ValueError(f"checkpoint {path} cannot be read ({error})") from None
 
 
-def save_state(folder, step, tensors, metadata) -> Path:
-    """Write a training's state after `step` steps into the folder and keep the last two; the file name carries its sha256."""
+def save_state(folder, number, tensors, metadata) -> Path:
+    """Write a training's state into the folder and keep the two of the highest numbers; the file name carries number and sha256."""
     folder = Path(folder)
     content = _pack(tensors, metadata)
-    path = folder / f"step-{step:09d}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
+    path = folder / f"state-{number:09d}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
     _write(path, content)
-    for old in [*_states(folder)[KEPT:], *folder.glob(".step-*")]:  # the second: what a killed process left half written
+    for old in [*_states(folder)[KEPT:], *folder.glob(".state-*")]:  # the second: what a killed process left half written
         old.unlink(missing_ok=True)
     return path
 
@@ -69,7 +69,7 @@ def remove_states(folder) -> None:
 
 
 def _states(folder: Path) -> list[Path]:
-    return sorted((path for path in folder.glob("step-*.safetensors") if _NAME.fullmatch(path.name)), reverse=True)
+    return sorted((path for path in folder.glob("state-*.safetensors") if _NAME.fullmatch(path.name)), reverse=True)
 
 
 def _pack(tensors, metadata) -> bytes:

@@ -1,14 +1,16 @@
 """Sample density along loss contours: the closed forms of Eqs. 5-7, 9 and 13-19 in log space, and what is measured on features.
 
-The paper's volumes (Eqs. 14 and 18) are the sphere's area times ΔC, as if a contour moved by ΔC where the loss rises by ΔC. It moves by
-|dr/dC| ΔC. So every volume and density here comes in two forms: "paper", as printed, and "exact", with that factor. For MMC the
-factor is 1/√(2C), which turns the paper's SD ∝ p(C) / C^((d-1)/2) into SD ∝ p(C) / C^((d-2)/2): in two dimensions the volume between
-two contours depends on ΔC alone. Both theorems' conclusions stand for d > 2; Monte Carlo in `tests/test_density.py` decides for "exact".
+The paper's volumes (Eqs. 14 and 18) are the sphere's area times ΔC, as if a contour moved by ΔC where the loss rises by ΔC. It
+moves by |dr/dC| ΔC. So every volume and density here comes in two forms: "paper", as printed, and "exact", with that factor. For
+MMC the factor is 1/√(2C), which turns the paper's SD ∝ p(C) / C^((d-1)/2) into SD ∝ p(C) / C^((d-2)/2): in two dimensions the
+volume between two contours depends on ΔC alone. Both theorems' conclusions stand for d > 2. `tests/test_density.py` decides for
+"exact" by Monte Carlo.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial import cKDTree
 from scipy.special import gammaln, logsumexp
 from scipy.stats import beta
 
@@ -68,7 +70,7 @@ class SoftmaxContours:
         if not (self.sigma > 0 and self.rival_sigma > 0):
             raise ValueError(f"sigma and rival_sigma must be positive, got {self.sigma} and {self.rival_sigma}")
         if self.sigma == self.rival_sigma:
-            raise ValueError(f"sigma and rival_sigma must differ, both are {self.sigma}; the contours are planes then: see plane()")
+            raise ValueError(f"sigma and rival_sigma must differ, both are {self.sigma}; contours are planes then: see plane()")
 
     @property
     def dim(self):
@@ -151,10 +153,10 @@ def plane(mean, rival_mean, sigma, bias, rival_bias, loss):
 
 
 def ray_radii(loss_at, center, directions, target, far=1e3, steps=70):
-    """The distances from `center` along `directions` (R, d) where a `loss_at(points (R, d)) -> (R,)`, monotone on each ray, is `target`.
+    """The distances from `center` along `directions` (R, d) where `loss_at` is `target`, as (R,).
 
-    Bisection in plain function values up to the distance `far`: it knows none of the formulas that it is there to check. As (R,),
-    NaN where the loss does not reach the target.
+    `loss_at` takes points (R, d) to (R,) and must be monotone on each ray. Bisection in plain function values up to the distance
+    `far`: it knows none of the formulas that it is there to check. NaN where the loss does not reach the target.
     """
     low, high = np.zeros(len(directions)), np.full(len(directions), float(far))
 
@@ -177,25 +179,17 @@ def measured_density(losses, contours, edges):
         return np.log(np.histogram(losses, edges)[0]) - log_shell_volume(contours, edges[:-1], edges[1:])
 
 
-def log_neighbour_density(features, neighbours=10, at=None):
-    """Log-density of points (N, d) by the distance to the k-th neighbour; it knows no loss and no contour. As (N,) or (len(at),).
+def log_neighbour_density(features, neighbours=10):
+    """Log-density at each of the points (N, d), (k - 1) / Vol(ball to the k-th neighbour), as (N,): it knows no loss and no contour.
 
-    At the points themselves the estimate is (k - 1) / Vol(ball), elsewhere k - 1 of N as well; coincident points give +inf.
+    +inf where k points coincide. Raises ValueError for fewer than two neighbours, or too few points.
     """
     points = np.asarray(features, dtype=float)
-    at_points = at is None
-    queries = points if at_points else np.asarray(at, dtype=float)
     if not 2 <= neighbours < len(points):
         raise ValueError(f"neighbours must be at least 2 and less than the {len(points)} points, got {neighbours}")
-    out = np.empty(len(queries))
-    for start in range(0, len(queries), 256):  # (256, N) distances at a time
-        block = queries[start:start + 256]
-        squared = np.stack([np.square(points - query).sum(1) for query in block])
-        kth = np.partition(squared, neighbours if at_points else neighbours - 1, axis=1)
-        with np.errstate(divide="ignore"):
-            log_radius = np.log(kth[:, neighbours if at_points else neighbours - 1]) / 2
-        out[start:start + 256] = np.log(neighbours - 1) - log_ball_volume(points.shape[1], log_radius)
-    return out
+    kth = cKDTree(points).query(points, neighbours + 1)[0][:, -1]  # the nearest is the point itself
+    with np.errstate(divide="ignore"):
+        return np.log(neighbours - 1) - log_ball_volume(points.shape[1], np.log(kth))
 
 
 def binomial_interval(hits, count, confidence=0.99):

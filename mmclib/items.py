@@ -43,6 +43,8 @@ class Evaluation:
             steps *= self.settings["binary_search_steps"] / 3
         elif self.attack == "spsa":  # forward passes only
             steps *= self.settings["evaluations"] / 3
+        elif self.attack == "plane":  # all images forward once, a few attacked
+            return self.images / 3 + 3 * steps * self.settings["inputs"]
         return self.images * steps
 
 

@@ -139,7 +139,7 @@ def run_notebook(profile: Profile, job: Job) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(str(source), str(log), job.parameters, kernel_name="python3", cwd=str(ROOT), progress_bar=False,
-                                   extra_arguments=["--log-level=40"])
+                                   extra_arguments=["--log-level=50"])
     except PapermillExecutionError as error:
         trace = "\n".join(error.traceback[-2:])
         raise RuntimeError(f"{job.name}: cell {error.cell_index} of {source.name} failed\n{trace}\n"

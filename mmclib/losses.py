@@ -1,7 +1,7 @@
 """The heads: each owns what turns features z (N, d) into logits (N, L), and the loss it is trained with.
 
 All share one shape: `logits(features)` and `loss(features, labels, reduction="mean")`, computed in float32 (float64 for float64
-features) under autocast too. Bad input is a ValueError; values are looked at on the CPU only, where that does not stall the device.
+features) under autocast too. Bad input is a ValueError; values are looked at on the CPU only, where no device stalls for it.
 """
 
 import math
@@ -73,8 +73,8 @@ class CenterLoss(nn.Module):
 class LargeMarginGaussianMixture(nn.Module):
     """Large-margin Gaussian mixture (Wan et al. 2018) with trainable means and diagonal covariances.
 
-    With D_l = ½(z - μ_l)ᵀ Σ_l⁻¹ (z - μ_l) the logits are -D_l - ½ log|Σ_l|. In training the true class's D is raised by the margin,
-    (1 + α) D_y, and the likelihood term λ (D_y + ½ log|Σ_y|) is added; in evaluation mode there is no margin.
+    With D_l = ½(z - μ_l)ᵀ Σ_l⁻¹ (z - μ_l) the logits are -D_l - ½ log|Σ_l|. In training the true class's D is raised by the
+    margin, (1 + α) D_y, and the likelihood term λ (D_y + ½ log|Σ_y|) is added; in evaluation mode there is no margin.
     """
 
     def __init__(self, num_classes, feature_dim, margin=0.1, likelihood=0.1):
@@ -128,7 +128,7 @@ class MaxMahalanobisLDA(nn.Module):
 class MaxMahalanobisCenter(nn.Module):
     """The MMC loss (Eq. 8): 2 · scale · f(‖z - μ_y‖) to preset centers (L, d), with no softmax.
 
-    f(r) is r²/2 ("squared", the paper's), r ("absolute") or Huber's r²/2 up to `delta` and delta · (r - delta/2) beyond (App. B.2).
+    f(r) is r²/2 ("squared", the paper's), r ("absolute") or Huber's r²/2 up to δ = `delta` and δ (r - δ/2) beyond (App. B.2).
     """
 
     def __init__(self, centers, form="squared", scale=0.5, delta=1.0):
@@ -207,7 +207,8 @@ def _look_at_values(tensor):
 
 def _check_features(head, features):
     if not isinstance(features, torch.Tensor) or not features.is_floating_point():
-        raise ValueError(f"features must be a floating-point torch.Tensor, got {getattr(features, 'dtype', type(features).__name__)}")
+        kind = getattr(features, "dtype", type(features).__name__)
+        raise ValueError(f"features must be a floating-point torch.Tensor, got {kind}")
     if features.ndim != 2 or features.shape[1] != head.feature_dim or len(features) == 0:
         raise ValueError(f"features must have shape (N, {head.feature_dim}) with N at least 1, got {tuple(features.shape)}")
     if _look_at_values(features) and not all(bound.isfinite() for bound in features.detach().aminmax()):
@@ -240,6 +241,7 @@ def _sizes(num_classes, feature_dim):
 
 
 def _positive(name, value, *, zero=False):
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (0 <= value if zero else 0 < value) or value == math.inf:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not (0 <= value if zero else 0 < value) or value == math.inf:
         raise ValueError(f"{name} must be a {'non-negative' if zero else 'positive'} number, got {value!r}")
     return float(value)

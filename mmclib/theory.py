@@ -1,4 +1,4 @@
-"""What Figs. 2, 5 and 6 show and Sec. 3 claims, computed: every function returns numbers that JSON can hold; theory_figures draws."""
+"""What Figs. 2, 5 and 6 show and Sec. 3 claims, computed: functions return numbers that JSON can hold; theory_figures draws."""
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ def pair_loss(contours):
 
 
 def contour_errors(kind, dim, shares, rays=6, seed=0):
-    """Per loss value share · C*: the closed-form radius, and the largest relative error against root finding along random rays."""
+    """Per loss value share · C*: the closed-form radius, and the largest relative error of root finding on random rays."""
     contours, rng = pair_contours(kind, dim), np.random.default_rng(seed)
     directions = rng.normal(size=(rays, dim))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -57,7 +57,7 @@ def contour_errors(kind, dim, shares, rays=6, seed=0):
     return rows
 
 
-def volume_trial(kind, dim, count=1_000_000, seed=0):
+def volume_trial(kind, dim, count=500_000, seed=0):
     """Monte Carlo of one contour shell's volume: uniform points of a box, so that no formula for balls is used.
 
     `kind` is "mmc", "growing" or "bounded". Returns the volume's 99 % interval, and the exact and the printed closed form.
@@ -88,7 +88,8 @@ def volume_trial(kind, dim, count=1_000_000, seed=0):
 def density_trial(kind, dim, losses, count=1_000_000, seed=0):
     """Sample features whose loss is spread evenly over (0, C_max) and measure their density in thin shells at `losses`.
 
-    With p(C) constant, SD against C shows the volume's part alone. Per loss: the measured density's 99 % interval, and the formulas.
+    With p(C) constant, SD against C shows the volume's part alone. Per loss: the density measured, with 99 % interval, and the
+    formulas.
     """
     contours = density.CenterContours(dim) if kind == "mmc" else pair_contours(kind, dim)
     rng, top = np.random.default_rng([seed, dim, 1]), 1.2 * max(losses)

@@ -1,4 +1,4 @@
-"""Features of small networks trained on the spot, on scikit-learn's digits: Fig. 1, and measured density beside the theorems' formulas."""
+"""Features of small networks trained on the spot on scikit-learn's digits: Fig. 1, and measured density beside the formulas."""
 
 from dataclasses import dataclass
 
@@ -30,11 +30,11 @@ class Run:
             return self.classifier.head.loss(torch.from_numpy(self.final), torch.from_numpy(self.labels), "none").numpy()
 
 
-def train(head, *, epochs, keep=(), classes=None, seed=0, learning_rate=0.01, batch_size=50, width=16):
-    """Train a small ConvNet with `head` on the digits, by plain momentum SGD with one drop at ¾ of the epochs, and keep its features.
+def train(head, *, epochs, keep=(), classes=None, seed=0, learning_rate=0.02, batch_size=100, width=16):
+    """Train a small ConvNet with `head` on the digits by momentum SGD, one drop at ¾ of the epochs, and keep its features.
 
-    `head` makes the head, after the seed is set; `classes` takes some digits only, relabelled 0, 1, ...; features are kept after the
-    epochs in `keep` and after the last. Runs on the CPU in seconds.
+    `head` makes the head, after the seed is set; `classes` takes some digits only, relabelled 0, 1, ...; features are kept after
+    the epochs in `keep` and after the last. Runs on the CPU in seconds.
     """
     (images, labels), (test_images, test_labels) = _digits("train", classes), _digits("test", classes)
     torch.manual_seed(seeds.derive(seed, "theory", "weights"))
@@ -71,7 +71,7 @@ def mmc_run(feature_dim, radius=10.0, **settings):
 
 
 def pair_run(contours, **settings):
-    """The two-class g-SCE loss of Theorem 1 with the fixed means and scales of `contours` (density.SoftmaxContours), nothing trainable."""
+    """The two-class g-SCE loss of Theorem 1 with the fixed means and scales of `contours` (density.SoftmaxContours)."""
     def head():
         sigmas = torch.tensor([contours.sigma, contours.rival_sigma])
         made = losses.LargeMarginGaussianMixture(2, contours.dim, margin=0.0, likelihood=0.0).requires_grad_(False)
@@ -99,7 +99,7 @@ def rival_counts(run):
 
 
 def unit_length(features, labels):
-    """The mean distance from a class's mean feature to the nearest other class's: the length that makes two feature spaces comparable."""
+    """The mean distance from a class's mean feature to the nearest other class's: what makes two feature spaces comparable."""
     means = np.stack([features[labels == label].mean(0) for label in np.unique(labels)])
     gaps = np.linalg.norm(means[:, None] - means, axis=2)
     np.fill_diagonal(gaps, np.inf)
@@ -159,8 +159,8 @@ def figure_1(runs, *, points=600, arrows=70, levels=(0.5, 2.0), seed=0):
             "centers": None if linear else head.centers,
         }
     sce, mmc = (panels[name]["median_density"] for name in ("sce", "mmc-10"))
-    says = (f"Half of the training features lie at a density of {mmc:.0f} or more per unit area under MMC-10 and {sce:.0f} under SCE, "
-            f"{mmc / sce:.1f} times as dense (unit: distance between neighbouring class means).")
+    says = (f"Half of the training features lie at a density of {mmc:.0f} or more per unit area under MMC-10 "
+            f"and {sce:.0f} under SCE, {mmc / sce:.1f} times as dense (unit: distance between neighbouring class means).")
     return rounded({"panels": panels, "data": "handwritten digits (stand-in)", "says": says}, 4)
 
 

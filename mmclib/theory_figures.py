@@ -7,6 +7,7 @@ from mmclib.figures import STYLE
 
 SCE, MMC = "#0072B2", "#D55E00"
 GREY = "#4d4d4d"
+BEHIND_TEXT = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85}
 # Ten colours for the digits, distinct in lightness as well as hue for colour-blind readers (Tol's muted palette and grey).
 CLASSES = ["#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#888888"]
 REGIONS = ["#F1E9E1", "#DCEBF5", "#E0F0E6"]
@@ -35,11 +36,11 @@ def figure_1(results):
             labels = np.array(panel["labels"])
             for label in range(10):
                 middle = points[labels == label].mean(0)
-                # Beyond the outer contour under MMC; beyond its points under SCE, and beside them for a class that stays near the origin.
-                reach = 2.9 if name == "mmc-10" else 0.14 * np.ptp(points) if np.linalg.norm(middle) > 5 else 0.06 * np.ptp(points)
+                # Beyond the outer contour under MMC; beyond the points under SCE, and beside them for a class near the origin.
+                reach = 2.9 if name == "mmc-10" else (0.14 if np.linalg.norm(middle) > 5 else 0.06) * np.ptp(points)
                 away = middle / np.linalg.norm(middle) * reach
-                top.annotate(str(label), middle + away, ha="center", va="center", fontsize=10, color=CLASSES[label], weight="bold", zorder=6,
-                             bbox={"boxstyle": "circle,pad=0.12", "facecolor": "white", "edgecolor": "none", "alpha": 0.85})
+                top.annotate(str(label), middle + away, ha="center", va="center", fontsize=10, color=CLASSES[label],
+                             weight="bold", zorder=6, bbox={"boxstyle": "circle,pad=0.12", **BEHIND_TEXT})
             order = np.argsort(panel["log10_density"])
             shown = bottom.scatter(*points[order].T, s=7, c=np.array(panel["log10_density"])[order], cmap="viridis", vmin=low,
                                    vmax=high, linewidths=0)
@@ -52,7 +53,8 @@ def figure_1(results):
                         label="log$_{10}$ samples of the class per unit area")
         levels = " and ".join(f"{level:g}" for level in panel["levels"])
         figure.suptitle(f"Two-dimensional training features, {results['data']}.\n"
-                        f"Dashed: contours of each class's loss at {levels}; arrows: training samples between the two epochs", fontsize=9.5)
+                        f"Dashed: contours of each class's loss at {levels}; arrows: training samples between the two epochs",
+                        fontsize=9.5)
     return figure
 
 
@@ -64,7 +66,7 @@ def _contours(axis, panel, points, colour):
     if panel["centers"] is not None:
         for center in panel["centers"]:
             for level in panel["levels"]:
-                axis.add_patch(plt.Circle(center, np.sqrt(2 * level), fill=False, linestyle="--", linewidth=0.6, edgecolor=colour))
+                axis.add_patch(plt.Circle(center, np.sqrt(2 * level), fill=False, linestyle="--", linewidth=0.6, color=colour))
         axis.plot(*np.transpose(panel["centers"]), "+", color="black", markersize=6, markeredgewidth=1, zorder=4)
         return
     x, y = np.meshgrid(np.linspace(low[0], high[0], 240), np.linspace(low[1], high[1], 240))
@@ -92,13 +94,13 @@ def figure_2(results):
                 axis.plot(*np.transpose(contour["found"]), ".", color=colour, markersize=3.5, alpha=shade)
                 place = center + (contour["radius"] + 0.085 * widest) * np.array([0.0, -1.0])
                 axis.annotate(f"C = {_loss(contour['loss'])}", place, ha="center", va="center", fontsize=7, color=colour,
-                              bbox={"boxstyle": "round,pad=0.05", "facecolor": "white", "edgecolor": "none", "alpha": 0.8})
+                              bbox={"boxstyle": "round,pad=0.05", **BEHIND_TEXT})
             inner = min(contour["radius"] for contour in shape["contours"])
             for angle in np.radians([35, 90, 145, 215]):
                 ends = np.outer((inner * 0.98, widest * 1.14) if outward else (widest * 1.02, inner * 1.25),
                                 (np.cos(angle), np.sin(angle))) + center
-                axis.annotate("", ends[1], ends[0], arrowprops={"arrowstyle": "-|>", "color": GREY, "linewidth": 1.1, "shrinkA": 0,
-                                                                "shrinkB": 0})
+                arrow = {"arrowstyle": "-|>", "color": GREY, "linewidth": 1.1, "shrinkA": 0, "shrinkB": 0}
+                axis.annotate("", ends[1], ends[0], arrowprops=arrow)
             axis.set(xlim=center[0] + np.array([-1.25, 1.25]) * widest, ylim=center[1] + np.array([-1.25, 1.25]) * widest,
                      aspect="equal", xlabel="feature 1")
             axis.grid(False)
@@ -107,19 +109,23 @@ def figure_2(results):
         for mean, name, side in ((softmax["mean"], r"$\mu_k$", 9), (softmax["rival_mean"], r"$\mu_{\tilde k}$", -9)):
             axes[0].plot(*mean, "o", color="black", markersize=3.5)
             axes[0].annotate(name, mean, (side, -3), textcoords="offset points", ha="center", zorder=5,
-                             bbox={"boxstyle": "round,pad=0.08", "facecolor": "white", "edgecolor": "none", "alpha": 0.85})
-        axes[0].set(ylabel="feature 2", title=rf"(a) g-SCE, $\sigma_k={softmax['sigma']:g}<\sigma_{{\tilde k}}={softmax['rival_sigma']:g}$")
+                             bbox={"boxstyle": "round,pad=0.08", **BEHIND_TEXT})
+        sigmas = rf"$\sigma_k={softmax['sigma']:g}<\sigma_{{\tilde k}}={softmax['rival_sigma']:g}$"
+        axes[0].set(ylabel="feature 2", title=f"(a) g-SCE, {sigmas}")
         axes[1].plot(*mmc["center"], "+", color="black")
         axes[1].annotate(r"$\mu^*_y$", mmc["center"], (3, 3), textcoords="offset points")
         axes[1].set(ylabel="feature 2", title="(b) MMC")
-        axes[2].plot(results["losses"], softmax["radii"], color=SCE, label=r"g-SCE: $\sqrt{\mathbf{B}+\log(e^C-1)/(\sigma_k-\sigma_{\tilde k})}$")
+        axes[2].plot(results["losses"], softmax["radii"], color=SCE,
+                     label=r"g-SCE: $\sqrt{\mathbf{B}+\log(e^C-1)/(\sigma_k-\sigma_{\tilde k})}$")
         axes[2].plot(results["losses"], mmc["radii"], color=MMC, label=r"MMC: $\sqrt{2C}$")
         for shape, colour in ((softmax, SCE), (mmc, MMC)):
             axes[2].plot([c["loss"] for c in shape["contours"]], [c["radius"] for c in shape["contours"]], "o", color=colour)
-        axes[2].set(xscale="log", xlabel="loss C", ylabel="contour radius (feature units)", ylim=(0, None), title="(c) radius as the loss falls")
+        axes[2].set(xscale="log", xlabel="loss C", ylabel="contour radius (feature units)", ylim=(0, None),
+                    title="(c) radius as the loss falls")
         axes[2].invert_xaxis()
         axes[2].legend(loc="center right", bbox_to_anchor=(1.0, 0.28))
-        figure.suptitle("Loss contours: lines from the closed forms, dots by root finding; arrows point to lower loss", fontsize=9.5)
+        figure.suptitle("Loss contours: lines from the closed forms, dots by root finding; arrows point to lower loss",
+                        fontsize=9.5)
     return figure
 
 
@@ -161,8 +167,10 @@ def figure_5(results):
 def figure_6(results):
     """Fig. 6: the gradient fields of the four adaptive objectives and the way of one feature that follows them."""
     centers, grid, start = (np.array(results[key]) for key in ("centers", "grid", "start"))
-    names = {"untargeted_1": r"$L_{Ada}^{un,1}$: away from $\mu^*_y$", "untargeted_2": r"$L_{Ada}^{un,2}$: to the nearest other class",
-             "targeted_1": r"$L_{Ada}^{tar,1}$: to $\mu^*_{y_t}$", "targeted_2": r"$L_{Ada}^{tar,2}$: across the boundary of $y$ and $y_t$"}
+    names = {"untargeted_1": r"$L_{Ada}^{un,1}$: away from $\mu^*_y$",
+             "untargeted_2": r"$L_{Ada}^{un,2}$: to the nearest other class",
+             "targeted_1": r"$L_{Ada}^{tar,1}$: to $\mu^*_{y_t}$",
+             "targeted_2": r"$L_{Ada}^{tar,2}$: across the boundary of $y$ and $y_t$"}
     span = 1.05 * np.abs(grid).max()
     x, y = np.meshgrid(np.linspace(-span, span, 400), np.linspace(-span, span, 400))
     region = np.argmin([(x - cx) ** 2 + (y - cy) ** 2 for cx, cy in centers], 0)
@@ -173,7 +181,8 @@ def figure_6(results):
             axis.contour(x, y, region, levels=[0.5, 1.5], colors="white", linewidths=1.2, zorder=1)
             slopes = np.array(panel["gradient"])
             size = np.linalg.norm(slopes, axis=1, keepdims=True)
-            axis.quiver(*grid.T, *(slopes / np.maximum(size, 1e-9)).T, color="0.55", scale=19, width=0.0042, pivot="mid", zorder=2)
+            axis.quiver(*grid.T, *(slopes / np.maximum(size, 1e-9)).T, color="0.55", scale=19, width=0.0042,
+                        pivot="mid", zorder=2)
             path = np.array([*panel["path"], panel["end"]])
             axis.plot(*path.T, color=MMC, linewidth=1.8, zorder=4)
             axis.annotate("", path[-1], path[-3], arrowprops={"arrowstyle": "-|>", "color": MMC, "linewidth": 1.8}, zorder=4)
@@ -181,8 +190,8 @@ def figure_6(results):
             axis.annotate("z", start, (7, 3), textcoords="offset points", fontsize=9)
             crossing = panel["crossing"]
             axis.plot(*crossing["point"], "D", color="white", markeredgecolor=MMC, markersize=5, zorder=5)
-            axis.text(0.97, 0.04, f"leaves class y after {crossing['length']:.1f} units", transform=axis.transAxes, ha="right", fontsize=8,
-                      bbox={"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.85})
+            axis.text(0.97, 0.04, f"leaves class y after {crossing['length']:.1f} units", transform=axis.transAxes,
+                      ha="right", fontsize=8, bbox={"boxstyle": "round,pad=0.2", **BEHIND_TEXT})
             axis.plot(*centers.T, "+", color="black", markersize=9, markeredgewidth=1.4, zorder=5)
             for center, name in zip(centers, (r"$\mu^*_y$", r"$\mu^*_{\tilde y}$", r"$\mu^*_{y_t}$"), strict=True):
                 axis.annotate(name, center, (7, -12), textcoords="offset points", fontsize=9, zorder=6)

@@ -207,7 +207,8 @@ def _save(folder, model, optimizer, state, run, recipe):
             _not_finite(f"{name} became infinite or NaN", state, recipe, max(state.step - 1, 0))
     tensors |= {"epoch.losses": state.losses, "epoch.correct": state.correct}
     position = {"epoch": state.epoch, "step": state.step, "history": state.history, "seconds": state.seconds}
-    state.saved = str(checkpoints.save_state(folder, state.epoch * len(state.losses) + state.step, tensors, {"run": run, **position}))
+    number = state.epoch * (len(state.losses) + 1) + state.step  # an epoch's end, before its evaluation, comes before the next one's start
+    state.saved = str(checkpoints.save_state(folder, number, tensors, {"run": run, **position}))
 
 
 def _resume(folder, model, optimizer, run, steps, device):

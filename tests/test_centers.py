@@ -17,7 +17,8 @@ def off_diagonal(matrix):
     return matrix[~torch.eye(len(matrix), dtype=torch.bool)]
 
 
-@pytest.mark.parametrize("num_classes, feature_dim", [(2, 256), (3, 256), (4, 256), (10, 256), (100, 256), (2, 1), (4, 3), (101, 100)])
+@pytest.mark.parametrize("num_classes, feature_dim",
+                         [(2, 256), (3, 256), (4, 256), (10, 256), (100, 256), (2, 1), (4, 3), (101, 100)])
 @pytest.mark.parametrize("radius", [1.0, 10.0, 100.0])
 def test_max_mahalanobis_norms_and_inner_products(num_classes, feature_dim, radius):
     points = centers.max_mahalanobis_centers(num_classes, feature_dim, radius)

@@ -27,10 +27,10 @@ def test_missing_and_unreadable_files_say_so(tmp_path):
 
 
 def test_the_last_two_states_are_kept_and_nothing_half_written(tmp_path):
-    (tmp_path / ".step-000000001-aa.safetensors.123").write_bytes(b"half")  # a process killed while it wrote
+    (tmp_path / ".state-000000001-aa.safetensors.123").write_bytes(b"half")  # a process killed while it wrote
     for step in (1, 2, 10):
         checkpoints.save_state(tmp_path, step, {"value": torch.tensor([step])}, {"step": step})
-    assert sorted(path.name[:14] for path in tmp_path.iterdir()) == ["step-000000002", "step-000000010"]
+    assert sorted(path.name[:15] for path in tmp_path.iterdir()) == ["state-000000002", "state-000000010"]
     assert checkpoints.load_state(tmp_path)[1] == {"step": 10}
     checkpoints.remove_states(tmp_path)
     assert checkpoints.load_state(tmp_path) is None
@@ -43,9 +43,9 @@ def test_a_damaged_state_falls_back_to_the_one_before(tmp_path, damage):
     content = bytearray(last.read_bytes())
     content[-5] ^= 1
     last.write_bytes({"cut": content[:500], "flipped bit": content, "empty": b""}[damage])
-    with pytest.warns(UserWarning, match="step-000000002-.* is damaged .* goes on from the one before it, step-000000001"):
+    with pytest.warns(UserWarning, match="state-000000002-.* is damaged .* goes on from the one before it, state-000000001"):
         tensors, metadata = checkpoints.load_state(tmp_path)
     assert metadata == {"step": 1} and torch.equal(tensors["value"], torch.arange(1000))
-    (next(tmp_path.glob("step-000000001-*.safetensors"))).write_bytes(b"")
+    (next(tmp_path.glob("state-000000001-*.safetensors"))).write_bytes(b"")
     with pytest.warns(UserWarning, match="starts anew"):
         assert checkpoints.load_state(tmp_path) is None

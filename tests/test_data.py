@@ -40,9 +40,9 @@ def test_digit_pairs_are_balanced_and_their_digits_disjoint():
         assert images.shape == (100 * per_class, 1, 8, 16) and images.dtype == torch.uint8
         assert torch.bincount(labels).tolist() == [per_class] * 100
         digits, digit_labels = data.load("digits", split)
-        known = {image.numpy().tobytes(): int(label) for image, label in zip(digits, digit_labels)}
+        known = {image.numpy().tobytes(): int(label) for image, label in zip(digits, digit_labels, strict=True)}
         left, right = images[..., :8].contiguous(), images[..., 8:].contiguous()
-        for image_left, image_right, label in zip(left[:300], right[:300], labels[:300]):
+        for image_left, image_right, label in zip(left[:300], right[:300], labels[:300], strict=True):
             assert 10 * known[image_left.numpy().tobytes()] + known[image_right.numpy().tobytes()] == label
         halves[split] = bytes_of(torch.cat([left, right]))
     assert not halves["train"] & halves["test"]
@@ -68,8 +68,8 @@ def test_unknown_names_are_refused():
 def test_missing_data_names_the_folder_and_the_remedy(name, tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         data.load(name, "test", tmp_path)
-    assert str(tmp_path) in str(caught.value) and f"python -m mmclib download {name}" in str(caught.value) and "MMC_DATA" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    sentence = str(caught.value)
+    assert all(part in sentence for part in (str(tmp_path), f"python -m mmclib download {name}", "MMC_DATA")) and "\n" not in sentence
 
 
 @pytest.mark.data

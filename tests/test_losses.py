@@ -188,7 +188,7 @@ def test_center_update_by_hand():
     head.centers.copy_(torch.tensor([[0.0, 0.0], [1.0, 1.0], [5.0, 5.0]]))
     features = torch.tensor([[3.0, 0.0], [0.0, 6.0], [2.0, 2.0]], requires_grad=True)
     labels = torch.tensor([0, 0, 1])
-    # Class 0: Σ(c - z) = (-3, -6), over 1 + 2, times ½: c rises by (0.5, 1). Class 1: (-1, -1) / 2 / 2. Class 2 is not in the batch.
+    # Class 0: Σ(c - z) = (-3, -6), over 1 + 2, times ½: c rises by (0.5, 1). Class 1: (-1, -1) / 2 / 2. Class 2: none.
     wanted = torch.tensor([[0.5, 1.0], [1.25, 1.25], [5.0, 5.0]])
     softmax = head.softmax.loss(features, labels)
     loss = head.train().loss(features, labels, "sum")
