@@ -109,22 +109,26 @@ def largest_cosine(centers):
 
 def _spread(points):
     # Riesz energy with a rising exponent: its minimiser tends to the min-max solution; each stage starts where the last ended.
-    iterations = 200 if len(points) <= 200 else 40
     for power in (2, 8, 32, 128, 512, 4096):
-        points = torch.nn.functional.normalize(points.detach(), dim=1).requires_grad_(True)
-        optimizer = torch.optim.LBFGS([points], max_iter=iterations, history_size=20, tolerance_grad=1e-10,
-                                      tolerance_change=1e-14, line_search_fn="strong_wolfe")
+        points = _descend(points, power, iterations=200 if len(points) <= 200 else 40)
+    return points
 
-        def energy():
-            optimizer.zero_grad()
-            units = torch.nn.functional.normalize(points, dim=1)
-            i, j = torch.triu_indices(len(points), len(points), 1)
-            gaps = (2 - 2 * (units @ units.T)[i, j]).clamp_min(1e-12)
-            value = torch.logsumexp(-power / 2 * gaps.log(), 0) / power  # the log keeps high powers from overflowing
-            value.backward()
-            return value
 
-        optimizer.step(energy)
+def _descend(points, power, iterations):
+    points = torch.nn.functional.normalize(points, dim=1).requires_grad_(True)
+    i, j = torch.triu_indices(len(points), len(points), 1)
+    optimizer = torch.optim.LBFGS([points], max_iter=iterations, history_size=20, tolerance_grad=1e-10, tolerance_change=1e-14,
+                                  line_search_fn="strong_wolfe")
+
+    def energy():
+        optimizer.zero_grad()
+        units = torch.nn.functional.normalize(points, dim=1)
+        squared = (2 - 2 * (units @ units.T)[i, j]).clamp_min(1e-12)
+        value = torch.logsumexp(-power / 2 * squared.log(), 0) / power  # the log keeps high powers from overflowing
+        value.backward()
+        return value
+
+    optimizer.step(energy)
     return torch.nn.functional.normalize(points.detach(), dim=1)
 
 

@@ -97,6 +97,10 @@ class SoftmaxContours:
         """C* = log(1 + exp(B (σ_k̃ - σ_k))), the loss at M: the least there is if σ_k > σ_k̃, the largest if σ_k < σ_k̃."""
         return float(np.logaddexp(0, -self.constant * self.difference))
 
+    def swapped(self):
+        """The contours of the rival's loss against this class."""
+        return SoftmaxContours(self.rival_mean, self.mean, self.rival_sigma, self.sigma, self.rival_bias, self.bias)
+
     def squared_radius(self, loss):
         """‖z - M‖² where the loss is C (Eq. 13); NaN where no z has that loss."""
         squared = self.constant + log_odds(loss) / self.difference
@@ -180,9 +184,9 @@ def measured_density(losses, contours, edges):
 
 
 def log_neighbour_density(features, neighbours=10):
-    """Log-density at each of the points (N, d), (k - 1) / Vol(ball to the k-th neighbour), as (N,): it knows no loss and no contour.
+    """Log-density at each of the points (N, d), (k - 1) / Vol(ball to the k-th neighbour), as (N,).
 
-    +inf where k points coincide. Raises ValueError for fewer than two neighbours, or too few points.
+    It knows no loss and no contour. +inf where k points coincide. ValueError for fewer than two neighbours or too few points.
     """
     points = np.asarray(features, dtype=float)
     if not 2 <= neighbours < len(points):

@@ -53,5 +53,5 @@ def scaled_squared_distances(features, centers, precisions):
         if rows >= len(mu):
             return block(z, mu, p)
         # Recomputed in the backward pass, block by block, instead of kept.
-        blocks = zip(mu.split(rows), p.split(rows))
+        blocks = zip(mu.split(rows), p.split(rows), strict=True)
         return torch.cat([checkpoint(block, z, m, q, use_reentrant=False, preserve_rng_state=False) for m, q in blocks], 1)

@@ -141,7 +141,7 @@ def run_notebook(profile: Profile, job: Job) -> None:
         papermill.execute_notebook(str(source), str(log), job.parameters, kernel_name="python3", cwd=str(ROOT), progress_bar=False,
                                    extra_arguments=["--log-level=50"])
     except PapermillExecutionError as error:
-        trace = "\n".join(error.traceback[-2:])
+        trace = re.sub("\x1b\\[[0-9;]*m", "", "\n".join(error.traceback[-2:]))  # without a terminal's colours
         raise RuntimeError(f"{job.name}: cell {error.cell_index} of {source.name} failed\n{trace}\n"
                            f"the executed notebook is {log.relative_to(ROOT)}") from None
     _require_receipt(job, f"see {log.relative_to(ROOT)}")

@@ -9,6 +9,7 @@ from mmclib import items
 from mmclib.evaluation import wilson_interval
 from mmclib.experiment import ROOT, Profile, read_receipt, unpack
 
+
 @dataclass(frozen=True)
 class Item:
     """A table or figure ready to be written."""
@@ -26,6 +27,14 @@ class Item:
 
 class Missing(LookupError):
     """A receipt that an item needs is not there yet."""
+
+
+def attempt(build, profile: Profile, methods: list[str] | None = None) -> Item | None:
+    """The item, or None where these models or this profile have no part in it."""
+    try:
+        return build(profile, methods)
+    except Missing:
+        return None
 
 
 def evaluation(profile: Profile, spec: items.Evaluation) -> dict:

@@ -15,7 +15,16 @@ import torch
 
 from mmclib import centers, checkpoints, data, evaluation, losses, models, training
 from mmclib.experiment import (
-    ROOT, Profile, TimeBudgetEnded, checkpoint_folder, model_identity, model_receipt_path, model_settings, pack, read_receipt, write_receipt,
+    ROOT,
+    Profile,
+    TimeBudgetEnded,
+    checkpoint_folder,
+    model_identity,
+    model_receipt_path,
+    model_settings,
+    pack,
+    read_receipt,
+    write_receipt,
 )
 from mmclib.items import num_classes
 from mmclib.seeds import derive

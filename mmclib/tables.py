@@ -5,7 +5,19 @@ import pandas as pd
 from mmclib import figures, items
 from mmclib.experiment import Profile, model_receipt_path, read_receipt
 from mmclib.numbers import (
-    Item, Missing, column_title, correct, epsilon_text, evaluation, figure_title, number, paper_table, shown, verdict, with_interval, worst,
+    Item,
+    Missing,
+    column_title,
+    correct,
+    epsilon_text,
+    evaluation,
+    figure_title,
+    number,
+    paper_table,
+    shown,
+    verdict,
+    with_interval,
+    worst,
 )
 
 

@@ -115,7 +115,7 @@ def figure_4(profile: Profile, methods: list[str] | None = None) -> Item:
 
 def figure_3b(profile: Profile, methods: list[str] | None = None) -> Item:
     """Fig. 3b: how each objective moves a 2-D feature."""
-    if not profile.plane or (methods and profile.plane.model not in methods):
+    if not profile.plane or (methods and profile.plane.model.removesuffix("-2d") not in methods):
         raise Missing("this profile does not draw it for these models")
     results = evaluation(profile, items.plane(profile))
     long = [{"input": place, "objective": name, "step": step, "x": x, "y": y}

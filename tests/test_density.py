@@ -44,6 +44,8 @@ def test_bound_is_tight_on_both_sides():
     low, high = contours(2, **BOUNDED), contours(2, **GROWING)
     assert loss_of(low)(z).min() >= low.bound and loss_of(low)(low.center[None])[0] == pytest.approx(low.bound, rel=1e-12)
     assert loss_of(high)(z).max() <= high.bound and loss_of(high)(high.center[None])[0] == pytest.approx(high.bound, rel=1e-12)
+    # Seen from the rival, the sphere is the same and the loss at M is the other one: exp(-C) and exp(-C') add up to one.
+    assert np.exp(-low.bound) + np.exp(-low.swapped().bound) == pytest.approx(1) and np.allclose(low.swapped().center, low.center)
     assert np.isnan(low.squared_radius(0.9 * low.bound)) and np.isnan(high.squared_radius(1.1 * high.bound))
 
 

@@ -43,23 +43,26 @@ def slow(head, name, z, y):
     own = {key: value.detach().double().tolist() for key, value in head.state_dict().items()}
 
     def distance2(mu, var=None):
-        return math.fsum((a - b) ** 2 / (var[i] if var else 1) for i, (a, b) in enumerate(zip(z, mu)))
+        return math.fsum((a - b) ** 2 / (var[i] if var else 1) for i, (a, b) in enumerate(zip(z, mu, strict=True)))
 
     if name in ("sce", "center"):
         prefix = "softmax." if name == "center" else ""
         weight, bias = own[prefix + "linear.weight"], own[prefix + "linear.bias"]
-        logits = [math.fsum(a * b for a, b in zip(row, z)) + offset for row, offset in zip(weight, bias)]
+        logits = [math.fsum(a * b for a, b in zip(row, z, strict=True)) + offset
+                  for row, offset in zip(weight, bias, strict=True)]
         extra = head.weight * distance2(own["centers"][y]) / 2 if name == "center" else 0
         return logits, -log_softmax(logits)[y] + extra
     if name == "lgm":
         variances = [[math.exp(value) for value in row] for row in own["log_variances"]]
-        halves = [distance2(mu, var) / 2 for mu, var in zip(own["means"], variances)]
+        halves = [distance2(mu, var) / 2 for mu, var in zip(own["means"], variances, strict=True)]
         dets = [math.log(math.prod(var)) / 2 for var in variances]
-        with_margin = [-(1 + head.margin * (i == y)) * h - det for i, (h, det) in enumerate(zip(halves, dets))]
-        return [-h - det for h, det in zip(halves, dets)], -log_softmax(with_margin)[y] + head.likelihood * (halves[y] + dets[y])
+        with_margin = [-(1 + head.margin * (i == y)) * h - det for i, (h, det) in enumerate(zip(halves, dets, strict=True))]
+        logits = [-h - det for h, det in zip(halves, dets, strict=True)]
+        return logits, -log_softmax(with_margin)[y] + head.likelihood * (halves[y] + dets[y])
     if name == "emc":
-        means = [[c + math.sqrt(head.alpha) * o for c, o in zip(*rows)] for rows in zip(own["centers"], own["offsets"])]
-        prior = math.fsum((a - b) ** 2 for a, b in zip(means[y], own["centers"][y])) / head.alpha
+        means = [[c + math.sqrt(head.alpha) * o for c, o in zip(*rows, strict=True)]
+                 for rows in zip(own["centers"], own["offsets"], strict=True)]
+        prior = math.fsum((a - b) ** 2 for a, b in zip(means[y], own["centers"][y], strict=True)) / head.alpha
         return [-head.scale * distance2(mu) for mu in means], head.scale * (distance2(means[y]) + prior)
     r2 = [distance2(mu) for mu in own["centers"]]
     if name == "mmlda":
@@ -76,7 +79,7 @@ def slow(head, name, z, y):
 def test_against_the_slow_formula(name, dtype):
     head, features, labels = head_and_batch(name, dtype)
     head.train()
-    wanted = [slow(head, name, z, y) for z, y in zip(features.double().tolist(), labels.tolist())]
+    wanted = [slow(head, name, z, y) for z, y in zip(features.double().tolist(), labels.tolist(), strict=True)]
     logits = torch.tensor([pair[0] for pair in wanted], dtype=torch.float64)
     values = torch.tensor([pair[1] for pair in wanted], dtype=torch.float64)
     assert head.logits(features).dtype == dtype
@@ -94,10 +97,10 @@ def test_against_the_slow_formula(name, dtype):
 def test_gradcheck(name):
     head, features, labels = head_and_batch(name, torch.float64)
     head.eval()  # the center loss must not move its centers between two evaluations of the same point
-    names, parameters = zip(*head.named_parameters()) if list(head.parameters()) else ((), ())
+    names, parameters = zip(*head.named_parameters(), strict=True) if list(head.parameters()) else ((), ())
 
     def both(z, *values):
-        state = dict(zip(names, values))
+        state = dict(zip(names, values, strict=True))
         loss = torch.func.functional_call(_Call(head, "loss"), {f"head.{k}": v for k, v in state.items()}, (z, labels))
         logits = torch.func.functional_call(_Call(head, "logits"), {f"head.{k}": v for k, v in state.items()}, (z,))
         return loss, logits
@@ -254,7 +257,7 @@ def test_blocks_of_classes_equal_the_whole(monkeypatch):
     monkeypatch.setattr(distances, "CHUNK", 2 * N * D)
     blocks = head.loss(features, labels)
     assert torch.allclose(blocks, whole)
-    assert all(torch.allclose(a, b) for a, b in zip(torch.autograd.grad(blocks, inputs), wanted))
+    assert all(torch.allclose(a, b) for a, b in zip(torch.autograd.grad(blocks, inputs), wanted, strict=True))
 
 
 MEMORY = """

@@ -12,7 +12,7 @@ from mmclib.training import AdversarialTraining, Recipe, fit
 
 TARGETED = AdversarialTraining("targeted", epsilon=0.1, step_size=0.05, steps=2, objective="targeted_1")
 SHORT = Recipe(epochs=2, batch_size=50, milestones=(1,), flip=False)
-MANY_STEPS = Recipe(epochs=24, batch_size=50, milestones=(12,))
+MANY_STEPS = Recipe(epochs=8, batch_size=50, milestones=(4,))
 
 
 @pytest.fixture(autouse=True)
@@ -108,9 +108,9 @@ def test_a_time_budget_thrice_equals_one_run(adversarial, tmp_path):
     assert again.finished and same(weights(whole.model), weights(again.model))
 
 
-def train_and_save_often(folder):
+def train_and_save_every(seconds, folder):
     torch.set_num_threads(1)
-    training.CHECKPOINT_SECONDS = 0.01
+    training.CHECKPOINT_SECONDS = seconds
     fit(classifier(losses.CenterLoss(10, 16)), *few(1000), recipe=MANY_STEPS, seed=1, folder=folder, progress=False)
 
 
@@ -122,14 +122,14 @@ def test_ten_kills_at_random_moments_change_no_bit(tmp_path):
     chance, kills = random.Random(0), 0
     while True:
         before = states(tmp_path)
-        process = server.Process(target=train_and_save_often, args=(tmp_path,))
+        process = server.Process(target=train_and_save_every, args=(0.0 if kills < 10 else 60.0, tmp_path))
         process.start()
         if kills == 10:
             process.join()
             break
         while states(tmp_path) == before and process.is_alive():  # it must get somewhere, or ten would never do
             time.sleep(0.002)
-        time.sleep(chance.uniform(0, 0.1))
+        time.sleep(chance.uniform(0, 0.02))
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL  # in the midst of its work, not after it
