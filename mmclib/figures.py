@@ -115,7 +115,8 @@ def attack_paths(results: dict, title: str):
         figure, axes = plt.subplots(1, len(inputs), figsize=(3.7 * len(inputs), 3.9), sharex=True, sharey=True, squeeze=False)
         for place, axis in enumerate(axes[0]):
             x, y = zip(*results["features"], strict=True)
-            axis.scatter(x, y, c=results["labels"], cmap="tab10", s=2, alpha=0.35, linewidths=0, rasterized=True)
+            few = len(x) < 2000
+            axis.scatter(x, y, c=results["labels"], cmap="tab10", s=8 if few else 2, alpha=0.6 if few else 0.35, linewidths=0, rasterized=True)
             for number, (x, y) in enumerate(results["centers"]):
                 axis.annotate(str(number), (x, y), ha="center", va="center", fontsize=7,
                               bbox={"boxstyle": "circle", "facecolor": "white", "edgecolor": "0.4", "alpha": 0.9})
@@ -125,7 +126,8 @@ def attack_paths(results: dict, title: str):
                 for step in (step for step in marked if step < len(path)):
                     axis.plot(*path[step], marker=marker, color=colour, markersize=4.5)
                     axis.annotate(f"Iter-{step}", path[step], fontsize=6.5, color=colour, xytext=(3, 3), textcoords="offset points")
-            axis.plot(*results["paths"]["cross_entropy"][place][0], marker="*", color="black", markersize=10, linestyle="none")
+            axis.plot(*results["paths"]["cross_entropy"][place][0], marker="*", color="black", markersize=12,
+                      markeredgecolor="white", linestyle="none", zorder=5)
             axis.set(title=f"input {place + 1}, class {results['labels'][inputs[place]]}, target {results['targets'][place]}", xlabel="$z_1$",
                      aspect="equal")
         axes[0][0].set_ylabel("$z_2$")

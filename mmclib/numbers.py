@@ -97,6 +97,8 @@ def column_title(profile: Profile, column: str) -> str:
 
 def epsilon_text(epsilon: float) -> str:
     """8/255 as the paper writes it, other values as they are."""
+    if round(epsilon, 3) == epsilon:
+        return f"{epsilon:g}"
     whole = epsilon * 255
     return f"{round(whole)}/255" if abs(whole - round(whole)) < 1e-6 and whole >= 1 else f"{epsilon:g}"
 

@@ -205,6 +205,11 @@ class Profile(Strict):
     def dataset(self, model: str) -> str:
         return self.training[self.models[model].training].dataset
 
+    def at_networks(self) -> list[Training]:
+        """The training settings that models with adversarial training use, each once."""
+        used = dict.fromkeys(model.training for model in self.models.values() if model.adversarial)
+        return [self.training[name] for name in used]
+
     def stand_in(self) -> bool:
         return any(training.dataset in STAND_INS for training in self.training.values())
 

@@ -37,7 +37,9 @@ def table_1(profile: Profile, methods: list[str] | None = None) -> Item:
     return Item("Table 1", "table_1", "White-box PGD: accuracy (%) against the true label", _table_1_says(profile, values),
                 pd.DataFrame(rows).T, papers, values.round(4),
                 notes="MMC rows under the adaptive objectives L_Ada^{un,1} and L_Ada^{tar,1}, the others under cross-entropy, as in the paper. "
-                      f"{profile.white_box.images} test images, {profile.white_box.restarts} random starts, best iterate kept.")
+                      f"{profile.white_box.images} test images, {profile.white_box.restarts} random starts, best iterate kept."
+                      + "".join(f" AT rows: {network.steps} steps of {epsilon_text(network.step_size)} at ε = {epsilon_text(network.epsilon)}."
+                                for network in profile.at_networks()))
 
 
 def _table_1_says(profile, values) -> str:
@@ -103,7 +105,8 @@ def curve(profile: Profile, methods: list[str] | None = None) -> Item:
         long += [{"model": model, "epsilon": epsilon, **number(evaluation(profile, spec))} for epsilon, spec in items.curve(profile, model).items()]
     values = pd.DataFrame(long)
     most = values[values["epsilon"] == values["epsilon"].max()]
-    says = f"at ε = {most['epsilon'].iloc[0]:g} the most robust model keeps {most['accuracy'].max():.1f} %"
+    best = most.loc[most["accuracy"].idxmax()]
+    says = f"at ε = {epsilon_text(best['epsilon'])} the most robust model is {items.label(best['model'])}, which keeps {with_interval(best)}"
     title = f"PGD-{profile.white_box.steps[0]} with the margin objective"
     return Item("Curve", "accuracy_against_epsilon", "Accuracy against epsilon", says, values=values.round(4),
                 figure=figures.accuracy_against_epsilon(values, figure_title(profile, title)), notes="Beyond the paper.")

@@ -137,7 +137,7 @@ def compare_with_formula(features, losses_, labels, contours, neighbours=10):
     return result
 
 
-def figure_1(runs, *, points=600, arrows=70, levels=(0.5, 2.0), seed=0):
+def figure_1(runs, *, points=500, arrows=60, levels=(1.0,), seed=0):
     """Fig. 1: where training moves features in the plane, and how dense they are, under SCE and MMC.
 
     `runs` maps "sce" and "mmc-10" to a `Run` with two features and at least one epoch kept before the last.

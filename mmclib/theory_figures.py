@@ -37,7 +37,7 @@ def figure_1(results):
             for label in range(10):
                 middle = points[labels == label].mean(0)
                 # Beyond the outer contour under MMC; beyond the points under SCE, and beside them for a class near the origin.
-                reach = 2.9 if name == "mmc-10" else (0.14 if np.linalg.norm(middle) > 5 else 0.06) * np.ptp(points)
+                reach = 2.4 if name == "mmc-10" else (0.14 if np.linalg.norm(middle) > 5 else 0.06) * np.ptp(points)
                 away = middle / np.linalg.norm(middle) * reach
                 top.annotate(str(label), middle + away, ha="center", va="center", fontsize=10, color=CLASSES[label],
                              weight="bold", zorder=6, bbox={"boxstyle": "circle,pad=0.12", **BEHIND_TEXT})
@@ -60,7 +60,7 @@ def figure_1(results):
 
 def _contours(axis, panel, points, colour):
     low, high = points.min(0), points.max(0)
-    margin = (0.06 if panel["centers"] is None else 0.13) * (high - low).max()  # room for circles and names
+    margin = (0.06 if panel["centers"] is None else 0.11) * (high - low).max()  # room for circles and names
     low, high = low - margin, high + margin
     axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     if panel["centers"] is not None:

@@ -37,27 +37,6 @@ class Shifted(nn.Module):
         return self.model(images) + self.shift
 
 
-@pytest.fixture(scope="module")
-def digits():
-    images, labels = data.load("digits", "test")
-    return images[:60].float() / 255, labels[:60]
-
-
-@pytest.fixture(scope="module")
-def mmc():
-    images, labels = data.load("digits", "train")
-    torch.manual_seed(0)
-    head = losses.MaxMahalanobisCenter(centers.max_mahalanobis_centers(10, 32), scale=1.0)
-    model = models.Classifier(models.small_convnet(1, feature_dim=32, width=16), head, mean=images.float().mean(0) / 255)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    for _ in range(6):
-        for part in torch.randperm(len(images)).split(50):
-            optimizer.zero_grad()
-            model.head.loss(model.features(images[part].float() / 255), labels[part]).backward()
-            optimizer.step()
-    return model.eval()
-
-
 def run(name, model, images, labels, **changes):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,0 +1,73 @@
+"""Our attacks against the field's libraries on the same models and images: never weaker than these allow."""
+
+import warnings
+
+import pytest
+import torch
+
+from mmclib import attacks
+
+foolbox = pytest.importorskip("foolbox", reason="foolbox is not installed")
+EPSILON, STEP = 0.1, 0.02
+
+
+class FoolboxPGD(foolbox.attacks.LinfPGD):
+    """Foolbox's PGD with an objective of ours in place of cross-entropy."""
+
+    objective = staticmethod(attacks.OBJECTIVES["cross_entropy"])
+
+    def get_loss_fn(self, model, labels):
+        def loss(inputs):
+            value = self.objective(None, model(inputs).raw, labels.raw, None).sum()
+            return foolbox.attacks.gradient_descent_base.ep.astensor(value)
+        return loss
+
+
+def foolbox_model(model):
+    return foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
+
+
+@pytest.mark.parametrize("objective", ("cross_entropy", "untargeted_1", "untargeted_2"))
+@pytest.mark.parametrize("loss", ("sce", "mmc"))
+def test_pgd_is_as_strong_as_foolboxs_with_the_same_objective(objective, loss, digits, request):
+    model, (images, labels) = request.getfixturevalue(loss), digits
+    theirs = FoolboxPGD(abs_stepsize=STEP, steps=20, random_start=True)
+    theirs.objective = attacks.OBJECTIVES[objective]
+    torch.manual_seed(0)
+    _, _, success = theirs(foolbox_model(model), images, labels, epsilons=EPSILON)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ours = attacks.pgd(model, images, labels, objective=objective, epsilon=EPSILON, step_size=STEP, steps=20)
+    assert ours.fooled.double().mean() >= success.double().mean() - 0.02
+
+
+def test_mim_is_as_strong_as_torchattacks_on_sce(sce, digits):
+    torchattacks = pytest.importorskip("torchattacks", reason="torchattacks is not installed (it comes without its dependencies)")
+    images, labels = digits
+    theirs = torchattacks.MIFGSM(sce, eps=EPSILON, alpha=STEP, steps=10, decay=1.0)(images, labels)
+    ours = attacks.mim(sce, images, labels, epsilon=EPSILON, step_size=STEP, steps=10)
+    assert ours.fooled.double().mean() >= sce(theirs).argmax(1).ne(labels).double().mean() - 0.02
+
+
+def test_mim_without_early_stop_takes_torchattacks_steps(sce, digits):
+    # With all ten steps for every image the two algorithms are the same, up to the rounding of the gradients.
+    torchattacks = pytest.importorskip("torchattacks", reason="torchattacks is not installed (it comes without its dependencies)")
+    images, labels = digits
+    theirs = torchattacks.MIFGSM(sce, eps=EPSILON, alpha=STEP, steps=3, decay=1.0)(images, labels)
+    ours = attacks.mim(sce, images, labels, epsilon=EPSILON, step_size=STEP, steps=3, stop_early=False)
+    assert ((ours.images - theirs).abs() < 1e-5).double().mean() > 0.99
+
+
+@pytest.mark.parametrize("targeted", (False, True))
+@pytest.mark.parametrize("loss", ("sce", "mmc"))
+def test_carlini_wagner_finds_foolboxs_distortion_or_less(targeted, loss, digits, request):
+    model, (images, labels) = request.getfixturevalue(loss), (digits[0][:16], digits[1][:16])
+    targets = (labels + 3) % 10 if targeted else None
+    theirs = foolbox.attacks.L2CarliniWagnerAttack(binary_search_steps=9, steps=200, stepsize=0.03, confidence=0, initial_const=0.01)
+    criterion = foolbox.criteria.TargetedMisclassification(targets) if targeted else labels
+    _, found, success = theirs(foolbox_model(model), images, criterion, epsilons=None)
+    ours = attacks.carlini_wagner(model, images, labels, targets=targets, steps=200, learning_rate=0.03, initial_const=0.01)
+    assert success.all() and ours.success.all()
+    assert ours.distortion.mean() <= 1.02 * (found - images).flatten(1).norm(dim=1).mean()
+    predicted = model(ours.images).argmax(1)
+    assert predicted.eq(targets).all() if targeted else predicted.ne(labels).all()
