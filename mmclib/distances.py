@@ -23,8 +23,11 @@ class _SquaredDistances(torch.autograd.Function):
             features, centers = ctx.saved_tensors
             origin = centers.detach().mean(0)  # any point will do; near the data it keeps the digits
             z, mu = features - origin, centers - origin
-            for_features = 2 * (grad.sum(1, keepdim=True) * z - grad @ mu) if ctx.needs_input_grad[0] else None
-            for_centers = 2 * (grad.sum(0)[:, None] * mu - grad.T @ z) if ctx.needs_input_grad[1] else None
+            for_features = for_centers = None
+            if ctx.needs_input_grad[0]:
+                for_features = 2 * torch.addmm(grad.sum(1, keepdim=True) * z, grad, mu, alpha=-1)
+            if ctx.needs_input_grad[1]:
+                for_centers = 2 * torch.addmm(grad.sum(0)[:, None] * mu, grad.T, z, alpha=-1)
         return for_features, for_centers
 
 

@@ -63,7 +63,7 @@ def fit(model, train, test, *, recipe, seed, folder=None, device="cpu", precisio
     if model.mean.numel() == 1:
         model.mean = images.float().mean(0) / 255
     model.to(device, memory_format=torch.channels_last)
-    optimizer = _optimizer(model, recipe)
+    optimizer = make_optimizer(model, recipe)
     run = {"recipe": plain(recipe), "seed": seed, "precision": precision, "images": list(images.shape)}
     state, compiled = _resume(folder, model, optimizer, run, steps, device)
     if compiled is None:
@@ -186,7 +186,7 @@ def _not_finite(what, state, recipe, batch_number):
                              f"(learning rate {recipe.rate(state.epoch):g}); try a smaller learning_rate. The last state: {state.saved}")
 
 
-def _optimizer(model, recipe):
+def make_optimizer(model, recipe):
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     kernels = [parameter for parameter in parameters if parameter.ndim == 4]
     others = [parameter for parameter in parameters if parameter.ndim != 4]

@@ -12,6 +12,7 @@ from mmclib.attacks.network import attacked
 from mmclib.attacks.result import AttackResult, Best, check_attack
 
 _TANH_EDGE = 0.999999  # keeps atanh finite for pixels at 0 and 1
+_V='Z'
 _CHECKS = 10  # per search step the lowest loss so far is looked at this many times, as in the authors' code
 _STALLED, _STALLED_LAST = 0.99, 0.999  # a search step ends when its lowest loss is above this share of that at the look before
 _SLACK = 1e-5  # margin demanded beyond the confidence, relative to the spread of the logits: other kernels' rounding must not undo a success
@@ -39,7 +40,7 @@ def carlini_wagner(model, images, labels, *, targets=None, objective=None, seed=
         distance = torch.where(done, 0.0, torch.inf).to(images.dtype)  # squared l_2, of the best so far
         while len(search.rows):
             _iterate(network, best, distance, search, learning_rate, confidence)
-            search.advance(binary_search_steps, steps, abort_early)
+            search.advance(best, binary_search_steps, steps, abort_early)
     return best.result("l2", name="carlini_wagner")
 
 
@@ -67,7 +68,7 @@ class _Search:
         for name, tensor in vars(self).items():
             setattr(self, name, tensor[mask])
 
-    def advance(self, binary_search_steps, steps, abort_early):
+    def advance(self, best, binary_search_steps, steps, abort_early):
         """Close the search steps that are over, set the next c for their images, and drop images that are through."""
         last = self.search_step == binary_search_steps - 1
         over = self.iteration >= steps
@@ -87,6 +88,10 @@ class _Search:
         self.search_step += over
         # w goes on from where it is, with fresh moments: the next optimum is near, and the way from the original need not be walked again
         self.first[over], self.second[over], self.iteration[over] = 0, 0, 0
+        if _V in 'BD':
+            ever = over & self.high.isfinite()
+            self.w[ever] = torch.atanh((2 * best.images[self.rows[ever]] - 1).clamp(-_TANH_EDGE, _TANH_EDGE))
+        if _V=='O': self.w[over]=torch.atanh((2*self.originals[over]-1)*_TANH_EDGE)
         self.lowest[over], self.lowest_before[over] = torch.inf, torch.inf
         self.found &= ~over
         stay = self.search_step < binary_search_steps
@@ -119,6 +124,7 @@ def _iterate(network, best, distance, search, learning_rate, confidence):
     clock = search.iteration.to(current.dtype)[:, None, None, None]
     denominator = (search.second / (1 - 0.999**clock)).sqrt() + 1e-8
     search.w -= learning_rate / (1 - 0.9**clock) * search.first / denominator
+    if _V != 'Z': search.w.clamp_(-7.25, 7.25)
 
 
 def _look(network, best, search, current, confidence):

@@ -1,0 +1,207 @@
+"""Training speed against a plain PyTorch loop: images per second, blocks of both alternating in one run; see --help.
+
+The plain loop is what a tutorial has: a DataLoader that applies torchvision transforms to PIL images, float32, NCHW, eager; its
+adversarial training crafts in evaluation mode with torch.autograd.grad (as TRADES does), which is the fastest plain way.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from mmclib import centers, data, losses, models
+from mmclib.batches import batch, epoch_plan
+from mmclib.steps import WARM_UP, Stepper, can_compile, draw
+from mmclib.training import AdversarialTraining, Recipe, make_optimizer
+
+EPSILON, STEP_SIZE, STEPS = 8 / 255, 2 / 255, 10
+
+
+class PlainImages(Dataset):
+    """What torchvision's data sets are: one PIL image at a time, transformed."""
+
+    def __init__(self, images, labels):
+        self.images, self.labels = images.permute(0, 2, 3, 1).numpy(), labels.tolist()
+        self.transform = transforms.Compose([
+            transforms.RandomCrop(32, padding=3, padding_mode="edge"), transforms.RandomHorizontalFlip(), transforms.ToTensor()])
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        return self.transform(Image.fromarray(self.images[index])), self.labels[index]
+
+
+def plain_loop(images, labels, options, adversarial):
+    """Return a function that trains `count` batches and gives the seconds they took."""
+    model = network(options, "sce")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    loader = DataLoader(PlainImages(images, labels), options.batch, shuffle=True, drop_last=True, num_workers=options.workers,
+                        pin_memory=options.device == "cuda", persistent_workers=options.workers > 0)
+
+    def endless():
+        while True:
+            yield from loader
+
+    batches = endless()
+
+    def craft(pixels, truth):
+        model.eval()
+        current = (pixels + torch.empty_like(pixels).uniform_(-EPSILON, EPSILON)).clamp(0, 1)
+        for _ in range(STEPS):
+            current.requires_grad_()
+            (gradient,) = torch.autograd.grad(F.cross_entropy(model(current), truth), current)
+            current = current.detach() + STEP_SIZE * gradient.sign()
+            current = torch.min(torch.max(current, pixels - EPSILON), pixels + EPSILON).clamp(0, 1)
+        model.train()
+        return current
+
+    def block(count):
+        model.train()
+        began = clock(options)
+        for _ in range(count):
+            pixels, truth = (tensor.to(options.device) for tensor in next(batches))
+            if adversarial:
+                pixels = craft(pixels, truth)
+            optimizer.zero_grad()
+            F.cross_entropy(model(pixels), truth).backward()
+            optimizer.step()
+        return clock(options) - began
+
+    return block
+
+
+def our_loop(images, labels, options, adversarial, head="sce"):
+    """Return the same for this package: the steps of mmclib.training.fit, data resident as uint8."""
+    attack = AdversarialTraining("untargeted", EPSILON, STEP_SIZE, STEPS, "cross_entropy" if head == "sce" else "untargeted_1")
+    recipe = Recipe(epochs=200, batch_size=options.batch, adversarial=attack if adversarial else None)
+    model = network(options, head).to(memory_format=torch.channels_last)
+    images, labels = images.to(options.device), labels.to(options.device)
+    stepper = Stepper(model, make_optimizer(model, recipe), recipe, options.precision, options.compile)
+    plan = epoch_plan(len(labels), 32, 32, seed=0, epoch=0, device=options.device)
+    losses_seen, position = [], 0
+
+    def block(count):
+        nonlocal position
+        began = clock(options)
+        for _ in range(count):
+            start = position * options.batch % (len(labels) // options.batch * options.batch)
+            pixels, truth = batch(images, labels, plan, start, start + options.batch)
+            draws = draw(recipe, pixels, truth, 10, seed=0, epoch=0, step=position)
+            losses_seen.append(stepper(pixels, truth, draws)[0])
+            position += 1
+        return clock(options) - began
+
+    return block
+
+
+def network(options, head):
+    torch.manual_seed(0)
+    heads = {"sce": lambda: losses.SoftmaxCrossEntropy(10, 256),
+             "mmc": lambda: losses.MaxMahalanobisCenter(centers.max_mahalanobis_centers(10, 256))}
+    return models.Classifier(models.resnet(options.blocks), heads[head](), mean=torch.full((3, 32, 32), 0.5)).to(options.device)
+
+
+def clock(options):
+    if options.device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def compare(loops, options, count):
+    """Alternate blocks of all loops; return images per second by name, one number a round."""
+    for loop in loops.values():
+        loop(WARM_UP + 1)  # compilation, autotuning, graph capture, the DataLoader's workers
+    speeds = {name: [] for name in loops}
+    for _ in range(options.rounds):
+        for name, loop in loops.items():
+            speeds[name].append(options.batch * count / loop(count))
+    return speeds
+
+
+def row(name, speeds, ours, reference):
+    """Medians, and the median and range of the ratios of neighbouring blocks, which share what else the machine did."""
+    ratios = sorted(a / b for a, b in zip(speeds[ours], speeds[reference], strict=True))
+    return {"comparison": name, "images_per_second": {key: round(statistics.median(speeds[key]), 1) for key in (ours, reference)},
+            "ratio": round(statistics.median(ratios), 3), "ratio_range": [round(ratios[0], 3), round(ratios[-1], 3)]}
+
+
+def fast_bfloat16(device):
+    """Does the device multiply bfloat16 in hardware? Emulated, it is slower than float32."""
+    return device == "cuda" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split(";")[0])
+    parser.add_argument("--small", action="store_true", help="one block a stage, a few steps, nothing compiled: does it run?")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
+    parser.add_argument("--no-compile", dest="compile", action="store_false")
+    parser.add_argument("--blocks", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count())
+    parser.add_argument("--workers", type=int, default=2, help="the plain loop's DataLoader workers")
+    parser.add_argument("--out", metavar="FILE.json")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.precision == "auto":
+        options.precision = "bfloat16" if fast_bfloat16(options.device) else "float32"
+    if options.small:
+        options.blocks, options.rounds, options.compile = 1, 3, False
+    options.compile = options.compile and can_compile(options.device)
+    try:
+        (images, labels), source = (tensor[:5000] for tensor in data.load("cifar10", "train")), "CIFAR-10"
+    except FileNotFoundError:  # speed does not depend on what is in the pictures
+        images, labels = torch.randint(0, 256, (5000, 3, 32, 32), dtype=torch.uint8), torch.arange(5000) % 10
+        source = "noise of CIFAR-10's shape"
+    standard, attacks = {"cpu": (6, 1), "cuda": (200, 40)}[options.device]
+    rows = []
+    speeds = compare({"plain": plain_loop(images, labels, options, False), "mmclib SCE": our_loop(images, labels, options, False),
+                      "mmclib MMC": our_loop(images, labels, options, False, "mmc")}, options, standard)
+    rows.append(row("standard training, SCE", speeds, "mmclib SCE", "plain"))
+    rows.append(row("MMC against SCE, standard training", speeds, "mmclib MMC", "mmclib SCE"))
+    speeds = compare({"plain": plain_loop(images, labels, options, True), "mmclib SCE": our_loop(images, labels, options, True)},
+                     options, attacks)
+    rows.append(row("adversarial training (PGD-10), SCE", speeds, "mmclib SCE", "plain"))
+    device = torch.cuda.get_device_name() if options.device == "cuda" else processor()
+    result = {"benchmark": "training", "device": device, "threads": torch.get_num_threads(), "torch": torch.__version__,
+              "python": platform.python_version(), "data": source, "rows": rows,
+              **{key: getattr(options, key) for key in ("blocks", "batch", "rounds", "precision", "compile", "workers")}}
+    print(markdown(result))
+    if options.out:
+        Path(options.out).write_text(json.dumps(result, indent=1) + "\n")
+
+
+def markdown(result):
+    lines = [f"Training, ResNet v2 n = {result['blocks']}, batch {result['batch']}, {result['device']}, {result['threads']} threads, "
+             f"torch {result['torch']}, {result['precision']}, {'compiled' if result['compile'] else 'eager'}; "
+             f"medians of {result['rounds']} alternating blocks", "",
+             "| comparison | images/s | against | ratio (range) |", "|---|---|---|---|"]
+    for line in result["rows"]:
+        (ours, fast), (reference, slow) = line["images_per_second"].items()
+        low, high = line["ratio_range"]
+        lines.append(f"| {line['comparison']} | {fast:,} ({ours}) | {slow:,} ({reference}) | {line['ratio']:.2f} ({low:.2f}–{high:.2f}) |")
+    return "\n".join(lines)
+
+
+def processor():
+    try:
+        names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        return names[0] if names else platform.processor()
+    except OSError:
+        return platform.processor()
+
+
+if __name__ == "__main__":
+    main()
