@@ -24,6 +24,10 @@ class Item:
     figure: object = None
     notes: str = ""
 
+    @property
+    def sentence(self) -> str:
+        return self.says.rstrip(".") + "."
+
 
 class Missing(LookupError):
     """A receipt that an item needs is not there yet."""

@@ -97,7 +97,7 @@ def write_item(folder: Path, item: Item) -> list[str]:
         files = [f"{item.stem}.csv"]
     if item.table is not None:
         text = f"**{item.name}.** {item.title}\n\n{item.table.to_markdown(disable_numparse=True, colalign=['left'] + ['right'] * item.table.shape[1])}\n"
-        (folder / f"{item.stem}.md").write_text(f"{text}\n{item.notes}\n\n{item.says}.\n")
+        (folder / f"{item.stem}.md").write_text(f"{text}\n{item.notes}\n\n{item.sentence}\n")
         style = item.table.style.format(escape="latex").format_index(escape="latex").format_index(escape="latex", axis=1)
         text = style.to_latex(hrules=True, column_format="l" + "r" * item.table.shape[1])
         (folder / f"{item.stem}.tex").write_text(text.replace("ε", r"$\varepsilon$"))

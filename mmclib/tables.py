@@ -33,13 +33,18 @@ def table_1(profile: Profile, methods: list[str] | None = None) -> Item:
             long.append({"method": items.label(model), "column": column, **cell, "paper": paper,
                          "verdict": verdict(profile, cell["accuracy"], paper)})
     values = pd.DataFrame(long)
-    papers = printed.rename(columns={column: column_title(profile, column) for column in printed} if profile.comparable else {})
+    papers = printed.rename(columns=_paper_title)
     return Item("Table 1", "table_1", "White-box PGD: accuracy (%) against the true label", _table_1_says(profile, values),
                 pd.DataFrame(rows).T, papers, values.round(4),
                 notes="MMC rows under the adaptive objectives L_Ada^{un,1} and L_Ada^{tar,1}, the others under cross-entropy, as in the paper. "
                       f"{profile.white_box.images} test images, {profile.white_box.restarts} random starts, best iterate kept."
                       + "".join(f" AT rows: {network.steps} steps of {epsilon_text(network.step_size)} at ε = {epsilon_text(network.epsilon)}."
                                 for network in profile.at_networks()))
+
+
+def _paper_title(column: str) -> str:
+    attack, _, rest = column.partition("_")
+    return "Clean" if column == "clean" else f"PGD-{attack.removeprefix('pgd')} {rest.replace('_', ', ε = ')}/255"
 
 
 def _table_1_says(profile, values) -> str:

@@ -278,10 +278,13 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux")
-@pytest.mark.parametrize("head", ["MaxMahalanobisCenter(preset)", "ElasticMaxMahalanobisCenter(preset)"])
-def test_memory_at_ten_thousand_classes(head):
+@pytest.mark.parametrize("head, limit", [
+    ("MaxMahalanobisCenter(preset)", 200e6),
+    ("ElasticMaxMahalanobisCenter(preset)", 300e6),  # its means and their gradients are five more tensors of 20 MB
+])
+def test_memory_at_ten_thousand_classes(head, limit):
     run = subprocess.run([sys.executable, "-c", MEMORY.format(head=head)], capture_output=True, text=True, check=True)
-    assert int(run.stdout) < 200e6
+    assert int(run.stdout) < limit
 
 
 def bad(**changes):
