@@ -13,7 +13,7 @@ from mmclib import items
 from mmclib.experiment import ROOT, Profile, identity, model_identity, model_receipt_path, results_folder
 
 SECONDS_TO_START = 8  # a kernel and its imports
-SHARD_SECONDS = 45  # the least work worth a kernel of its own
+SHARD_GRADIENTS = 250_000  # of one image each: the least work worth a kernel of its own
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,17 @@ def _job(profile, name, notebook, key, *, needs=(), seconds=0.0, **parameters) -
 def _table_jobs(profile, name, notebook, models, evaluations) -> list[Job]:
     # Shards of one or more models, each worth its kernel's start, and the same notebook once more over all models: it finds every
     # evaluation made and draws.
-    shards, group, seconds = [], [], 0.0
+    shards, group, work = [], [], 0.0
     for model in models:
         group.append(model)
-        seconds += sum(spec.gradients() for spec in evaluations(profile, model)) / _rate(profile, model)
-        if seconds >= SHARD_SECONDS or model == models[-1]:
+        work += sum(spec.gradients() for spec in evaluations(profile, model))
+        if work >= SHARD_GRADIENTS or model == models[-1]:
             specs = [spec for member in group for spec in evaluations(profile, member)]
             used = dict.fromkeys(each for spec in specs for each in spec.models())
+            seconds = sum(spec.gradients() / _rate(profile, spec.model) for spec in specs)
             shards.append(_job(profile, f"{name}: {', '.join(group)}", notebook, identity(name, of=[spec.identity(profile) for spec in specs]),
                                needs=[model_receipt_path(profile, each) for each in used], seconds=seconds, methods=group))
-            group, seconds = [], 0.0
+            group, work = [], 0.0
     if len(shards) < 2:  # nothing to gather
         return [replace(shard, name=name) for shard in shards]
     key = identity(name, of=[shard.receipt.name for shard in shards])

@@ -13,6 +13,7 @@ from mmclib.attacks.result import AttackResult, Best, check_attack
 
 _TANH_EDGE = 0.999999  # keeps atanh finite for pixels at 0 and 1
 _V='Z'
+_START=.999999
 _CHECKS = 10  # per search step the lowest loss so far is looked at this many times, as in the authors' code
 _STALLED, _STALLED_LAST = 0.99, 0.999  # a search step ends when its lowest loss is above this share of that at the look before
 _SLACK = 1e-5  # margin demanded beyond the confidence, relative to the spread of the logits: other kernels' rounding must not undo a success
@@ -54,7 +55,7 @@ class _Search:
     def __init__(self, rows, images, initial_const):
         count, device = len(rows), images.device
         self.rows, self.originals = rows, images[rows]
-        self.w = torch.atanh((2 * self.originals - 1) * _TANH_EDGE)
+        self.w = torch.atanh((2 * self.originals - 1).clamp(-_START,_START))
         self.first, self.second = torch.zeros_like(self.w), torch.zeros_like(self.w)  # Adam's moments
         self.c = torch.full((count,), float(initial_const), device=device)
         self.low, self.high = torch.zeros_like(self.c), torch.full_like(self.c, torch.inf)
@@ -90,8 +91,8 @@ class _Search:
         self.first[over], self.second[over], self.iteration[over] = 0, 0, 0
         if _V in 'BD':
             ever = over & self.high.isfinite()
-            self.w[ever] = torch.atanh((2 * best.images[self.rows[ever]] - 1).clamp(-_TANH_EDGE, _TANH_EDGE))
-        if _V=='O': self.w[over]=torch.atanh((2*self.originals[over]-1)*_TANH_EDGE)
+            self.w[ever] = torch.atanh((2 * best.images[self.rows[ever]] - 1).clamp(-_START, _START))
+        if _V=='O': self.w[over]=torch.atanh((2*self.originals[over]-1).clamp(-_START,_START))
         self.lowest[over], self.lowest_before[over] = torch.inf, torch.inf
         self.found &= ~over
         stay = self.search_step < binary_search_steps
