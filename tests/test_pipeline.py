@@ -91,13 +91,12 @@ def test_a_killed_training_goes_on_to_the_same_receipt(tiny, tmp_path):
     command = [sys.executable, "-c", f"from mmclib import experiment, pipeline;"
                f"pipeline.train(experiment.load_profile({tiny.source!r}), 'mmc-10', progress=False)"]
     folder, receipt = experiment.checkpoint_folder(tiny, "mmc-10"), experiment.model_receipt_path(tiny, "mmc-10")
-    for delay in (0.05, 0.3):
-        process = subprocess.Popen(command, env=os.environ)
-        while process.poll() is None and not folder.exists():
-            time.sleep(0.02)
-        time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    process = subprocess.Popen(command, env=os.environ)
+    while process.poll() is None and not folder.exists():
+        time.sleep(0.02)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
     assert subprocess.run(command, env=os.environ).returncode == 0
     interrupted = told(experiment.read_receipt(receipt))
     receipt.unlink()
