@@ -70,8 +70,9 @@ def accuracy(model, images, labels, batch_size=512) -> Evaluation:
     """Classify clean images, float in [0, 1] or uint8 (N, C, H, W); labels int64 (N,). Raises ValueError for bad input."""
     _check(images, labels, batch_size)
     began = time.perf_counter()
-    predicted = [part for _, part in _each_batch(len(labels), batch_size, lambda part: _predict(model, _on(model, images[part])))]
-    correct = torch.cat(predicted) == labels.cpu()
+    logits = torch.cat([part for _, part in _each_batch(len(labels), batch_size, lambda part: _logits(model, _on(model, images[part])))])
+    check_labels(labels, logits.shape[1])
+    correct = logits.argmax(1) == labels.cpu()
     nothing = torch.zeros(len(labels), dtype=torch.int64)
     none = torch.zeros_like(correct)
     return Evaluation(correct, ~correct, nothing.float(), nothing + 1, nothing, nothing, none, none, "", time.perf_counter() - began)
@@ -108,7 +109,7 @@ def transfer_row(source, models, images, labels, attack, *, seed=0, batch_size=2
     rows = {name: _Finished(None, None) for name in models}
     for part, result, columns in _attack(source, images, labels, attack, None, seed, batch_size, hyper, progress, _Finished(None, None)):
         for name, model in models.items():
-            fooled = _predict(model, result.images.to(_device(model))) != labels[part].cpu()
+            fooled = _logits(model, result.images.to(_device(model))).argmax(1) != labels[part].cpu()
             rows[name].add(part, columns | {"correct": ~fooled, "success": fooled, "rejected": torch.zeros_like(fooled)})
     return {name: finished.close() for name, finished in rows.items()}
 
@@ -135,12 +136,14 @@ def wilson_interval(successes, count, confidence=0.95) -> tuple[float, float]:
     share, scale = successes / count, 1 + z * z / count
     middle = (share + z * z / (2 * count)) / scale
     half = z / scale * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return max(0.0, middle - half) if successes else 0.0, min(1.0, middle + half) if successes < count else 1.0
 
 
 def _attack(model, images, labels, attack, targets, seed, batch_size, hyper, progress, finished):
     """Yield (rows, AttackResult, its verified columns on the CPU) for each batch that is not finished yet."""
     _check(images, labels, batch_size)
+    if targets is not None:
+        check_labels(targets, 2**62, "targets", count=len(labels))
     seeds = counter.image_seeds(seed, len(labels))
     options = inspect.signature(attack).parameters
     epsilon = hyper.get("epsilon", options["epsilon"].default if "epsilon" in options else math.inf)
@@ -163,7 +166,7 @@ def _attack(model, images, labels, attack, targets, seed, batch_size, hyper, pro
 
 
 def _verified(model, originals, labels, targets, result, epsilon):
-    predicted = _predict(model, result.images).to(labels.device)
+    predicted = _logits(model, result.images).argmax(1).to(labels.device)
     change = (result.images.double() - originals.double()).flatten(1).abs().amax(1)
     low, high = result.images.flatten(1).amin(1), result.images.flatten(1).amax(1)
     inside = (low >= 0) & (high <= 1) & ((change <= epsilon + _INSIDE) | (result.norm != "linf"))
@@ -176,13 +179,13 @@ def _verified(model, originals, labels, targets, result, epsilon):
 
 
 @torch.no_grad()
-def _predict(model, images):
-    """Classify as a user would: the model as it is, in evaluation mode and float32, through its public door."""
+def _logits(model, images):
+    """Call the model as a user would: the model as it is, in evaluation mode and float32, through its public door."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
         with torch.autocast(images.device.type, enabled=False):
-            return torch.cat([model(images[rows])[:count].argmax(1) for rows, count in chunks(images)]).cpu()
+            return torch.cat([model(images[rows])[:count] for rows, count in chunks(images)]).cpu()
     finally:
         for module, training in modes:
             module.training = training

@@ -61,13 +61,28 @@ def test_mim_without_early_stop_takes_torchattacks_steps(sce, digits):
 @pytest.mark.parametrize("targeted", (False, True))
 @pytest.mark.parametrize("loss", ("sce", "mmc"))
 def test_carlini_wagner_finds_foolboxs_distortion_or_less(targeted, loss, digits, request):
-    model, (images, labels) = request.getfixturevalue(loss), (digits[0][:16], digits[1][:16])
+    model, (images, labels) = request.getfixturevalue(loss), (digits[0][:8], digits[1][:8])
     targets = (labels + 3) % 10 if targeted else None
-    theirs = foolbox.attacks.L2CarliniWagnerAttack(binary_search_steps=9, steps=200, stepsize=0.03, confidence=0, initial_const=0.01)
+    theirs = foolbox.attacks.L2CarliniWagnerAttack(binary_search_steps=9, steps=100, stepsize=0.05, confidence=0, initial_const=0.01)
     criterion = foolbox.criteria.TargetedMisclassification(targets) if targeted else labels
     _, found, success = theirs(foolbox_model(model), images, criterion, epsilons=None)
-    ours = attacks.carlini_wagner(model, images, labels, targets=targets, steps=200, learning_rate=0.03, initial_const=0.01)
-    assert success.all() and ours.success.all()
-    assert ours.distortion.mean() <= 1.02 * (found - images).flatten(1).norm(dim=1).mean()
+    ours = attacks.carlini_wagner(model, images, labels, targets=targets, steps=100, learning_rate=0.05, initial_const=0.01)
+    # Foolbox misses some targets of the MMC network here; ours may miss none, and is compared where both found one.
+    assert ours.success.all() and success.double().mean() >= 0.5
+    distance = (found - images).flatten(1).norm(dim=1)
+    assert ours.distortion[success].mean() <= 1.02 * distance[success].mean()
     predicted = model(ours.images).argmax(1)
     assert predicted.eq(targets).all() if targeted else predicted.ne(labels).all()
+
+
+@pytest.mark.parametrize("loss", ("sce", "mmc"))
+def test_multi_targeted_is_as_strong_as_targeted_apgd(loss, digits, request):
+    pyautoattack = pytest.importorskip("pyautoattack", reason="pyautoattack is not installed")
+    model, (images, labels) = request.getfixturevalue(loss), digits
+    theirs = pyautoattack.AutoAttack(model, norm="Linf", eps=EPSILON, version="custom", attacks=["apgd-t"], seed=0)
+    found, _ = theirs.run_standard_evaluation(images, labels)
+    ours = attacks.multi_targeted(model, images, labels, epsilon=EPSILON)
+    assert ours.success.sum() >= model(found).argmax(1).ne(labels).sum() - 1
+    assert (ours.images - images).abs().max() <= EPSILON + 1e-6 and model(ours.images).argmax(1).ne(labels).equal(ours.success)
+    with pytest.raises(ValueError, match="targets must be None"):
+        attacks.multi_targeted(model, images, labels, targets=(labels + 1) % 10)

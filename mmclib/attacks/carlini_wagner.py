@@ -11,9 +11,8 @@ from mmclib.attacks.linf import confirmed
 from mmclib.attacks.network import attacked
 from mmclib.attacks.result import AttackResult, Best, check_attack
 
-_TANH_EDGE = 0.999999  # keeps atanh finite for pixels at 0 and 1
-_V='Z'
-_START=.999999
+_EDGE = 7.25  # w beyond this is within 1e-6 of the box's edge, and its gradient within rounding of zero
+_START = 0.99  # where pixels at 0 and 1 start, on tanh's scale: from the edge itself they would need hundreds of steps to be seen to move
 _CHECKS = 10  # per search step the lowest loss so far is looked at this many times, as in the authors' code
 _STALLED, _STALLED_LAST = 0.99, 0.999  # a search step ends when its lowest loss is above this share of that at the look before
 _SLACK = 1e-5  # margin demanded beyond the confidence, relative to the spread of the logits: other kernels' rounding must not undo a success
@@ -23,13 +22,13 @@ def carlini_wagner(model, images, labels, *, targets=None, objective=None, seed=
                    learning_rate=0.005, confidence=0.0, abort_early=True, precision="float32") -> AttackResult:
     """Find for each image the closest one in l_2 that is misclassified, or classified as its target, by a margin above `confidence`.
 
-    Images (N, C, H, W) in [0, 1], labels and targets int64 (N,). The default objective is the margin (untargeted_2, or targeted_2 with
-    targets). Images where nothing was found come back unchanged with success False. `seed` is accepted for uniformity; nothing is drawn.
+    Images (N, C, H, W) in [0, 1], labels and targets int64 (N,). The default objective is success_margin, which is untargeted_2
+    without targets. Images where nothing was found come back unchanged with success False. `seed` is accepted for uniformity; nothing is drawn.
     Defaults are the paper's Sec. 4. Raises ValueError for bad input.
     """
     check_attack(images, labels, targets, binary_search_steps=(binary_search_steps, 1, int), initial_const=(initial_const, 1e-30, float),
                  steps=(steps, 1, int), learning_rate=(learning_rate, 0, float), confidence=(confidence, 0, float))
-    objective = objective or ("untargeted_2" if targets is None else "targeted_2")
+    objective = objective or "success_margin"
     best = Best(images, labels, targets)
     with attacked(model, objective, targets, precision) as network, torch.no_grad():
         logits = network.logits(images)
@@ -41,7 +40,7 @@ def carlini_wagner(model, images, labels, *, targets=None, objective=None, seed=
         distance = torch.where(done, 0.0, torch.inf).to(images.dtype)  # squared l_2, of the best so far
         while len(search.rows):
             _iterate(network, best, distance, search, learning_rate, confidence)
-            search.advance(best, binary_search_steps, steps, abort_early)
+            search.advance(binary_search_steps, steps, abort_early)
     return best.result("l2", name="carlini_wagner")
 
 
@@ -55,7 +54,7 @@ class _Search:
     def __init__(self, rows, images, initial_const):
         count, device = len(rows), images.device
         self.rows, self.originals = rows, images[rows]
-        self.w = torch.atanh((2 * self.originals - 1).clamp(-_START,_START))
+        self.w = torch.atanh((2 * self.originals - 1).clamp(-_START, _START))
         self.first, self.second = torch.zeros_like(self.w), torch.zeros_like(self.w)  # Adam's moments
         self.c = torch.full((count,), float(initial_const), device=device)
         self.low, self.high = torch.zeros_like(self.c), torch.full_like(self.c, torch.inf)
@@ -69,7 +68,7 @@ class _Search:
         for name, tensor in vars(self).items():
             setattr(self, name, tensor[mask])
 
-    def advance(self, best, binary_search_steps, steps, abort_early):
+    def advance(self, binary_search_steps, steps, abort_early):
         """Close the search steps that are over, set the next c for their images, and drop images that are through."""
         last = self.search_step == binary_search_steps - 1
         over = self.iteration >= steps
@@ -89,10 +88,6 @@ class _Search:
         self.search_step += over
         # w goes on from where it is, with fresh moments: the next optimum is near, and the way from the original need not be walked again
         self.first[over], self.second[over], self.iteration[over] = 0, 0, 0
-        if _V in 'BD':
-            ever = over & self.high.isfinite()
-            self.w[ever] = torch.atanh((2 * best.images[self.rows[ever]] - 1).clamp(-_START, _START))
-        if _V=='O': self.w[over]=torch.atanh((2*self.originals[over]-1).clamp(-_START,_START))
         self.lowest[over], self.lowest_before[over] = torch.inf, torch.inf
         self.found &= ~over
         stay = self.search_step < binary_search_steps
@@ -125,7 +120,7 @@ def _iterate(network, best, distance, search, learning_rate, confidence):
     clock = search.iteration.to(current.dtype)[:, None, None, None]
     denominator = (search.second / (1 - 0.999**clock)).sqrt() + 1e-8
     search.w -= learning_rate / (1 - 0.9**clock) * search.first / denominator
-    if _V != 'Z': search.w.clamp_(-7.25, 7.25)
+    search.w.clamp_(-_EDGE, _EDGE)
 
 
 def _look(network, best, search, current, confidence):

@@ -45,7 +45,17 @@ def targeted_2(features, logits, labels, targets):
     return logit_of(logits, targets) - logit_of(logits, labels)
 
 
-OBJECTIVES = {f.__name__: f for f in (cross_entropy, untargeted_1, untargeted_2, targeted_1, targeted_2)}
+def success_margin(features, logits, labels, targets):
+    """Carlini & Wagner's own f, negated: logit_t - max_{l != t} logit_l with targets, else untargeted_2; positive exactly on success.
+
+    It differs from targeted_2 where a third class leads: targeted_2 may be positive without the image being classified as the target.
+    """
+    if targets is None:
+        return untargeted_2(features, logits, labels, targets)
+    return logit_of(logits, targets) - best_other(logits, targets)
+
+
+OBJECTIVES = {f.__name__: f for f in (cross_entropy, untargeted_1, untargeted_2, targeted_1, targeted_2, success_margin)}
 
 
 def resolve(objective, targets):
