@@ -1,0 +1,202 @@
+"""Seconds and strength of our attacks beside Foolbox, torchattacks and AutoAttack (pyautoattack), each as its users run it.
+
+    python benchmarks/attacks.py [--small] [--only pgd,spsa] [--images 256] [--out FILE.json]
+
+Same model, images, epsilon, step size and steps on the same machine, contestants alternating in one run. The model is the paper's
+n = 5 ResNet with MMC-10, trained here on CIFAR-10 (or digits where that is not there) and kept in checkpoints/.
+Prints a Markdown table; ratio = their seconds / ours.
+"""
+
+import argparse
+import datetime
+import json
+import platform
+import statistics
+import time
+import warnings
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from mmclib import attacks, centers, data, evaluation, losses, models, training
+
+EPSILON, STEP = 8 / 255, 2 / 255
+
+
+def main():
+    options = _options()
+    warnings.simplefilter("ignore")  # the libraries' own; a masked gradient shows in the table as robust accuracy
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, name, images, labels, clean = _model(options, device)
+    print(f"{name}, clean accuracy {clean:.1%}, {device}, {torch.get_num_threads()} threads, torch {torch.__version__}\n", flush=True)
+    rows = []
+    for bench in (_pgd, _mim, _carlini_wagner, _spsa, _auto):
+        title = bench.__name__.strip("_")
+        if title in options.only:
+            rows += _compare(title, *bench(model, images, labels, options), model, labels, options.rounds if bench in (_pgd, _mim, _spsa) else 1)
+    _print(rows)
+    report = {"when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "model": name, "clean_accuracy": clean,
+              "device": torch.cuda.get_device_name() if device == "cuda" else _processor(), "threads": torch.get_num_threads(),
+              "versions": {package: _version(package) for package in ("torch", "foolbox", "torchattacks", "pyautoattack", "mmclib")},
+              "epsilon": EPSILON, "rows": rows}
+    if options.out:
+        Path(options.out).write_text(json.dumps(report, indent=1) + "\n")
+
+
+def _pgd(model, images, labels, options):
+    import foolbox
+    import torchattacks
+    steps = 10 if options.small else 50
+    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=images.device)
+    fool = foolbox.attacks.LinfPGD(abs_stepsize=STEP, steps=steps)
+
+    def blind():
+        return attacks.pgd(model, images, labels, epsilon=EPSILON, step_size=STEP, steps=steps).images
+
+    def ours(objective):
+        return lambda: attacks.pgd(model, images, labels, objective=objective, epsilon=EPSILON, step_size=STEP, steps=steps).images
+    return f"PGD-{steps}, {len(images)} images", images, {
+        "mmclib, margin": ours("untargeted_2"), "mmclib, un1": ours("untargeted_1"), "mmclib, cross-entropy": blind,
+        "foolbox": lambda: fool(wrapped, images, labels, epsilons=EPSILON)[1],
+        "torchattacks": lambda: torchattacks.PGD(model, eps=EPSILON, alpha=STEP, steps=steps)(images, labels)}
+
+
+def _mim(model, images, labels, options):
+    import torchattacks
+    return f"MIM-10, {len(images)} images", images, {
+        "mmclib, margin": lambda: attacks.mim(model, images, labels, objective="untargeted_2", epsilon=EPSILON, step_size=STEP, steps=10).images,
+        "torchattacks": lambda: torchattacks.MIFGSM(model, eps=EPSILON, alpha=STEP, steps=10)(images, labels)}
+
+
+def _carlini_wagner(model, images, labels, options):
+    import foolbox
+    images, labels = images[:options.few], labels[:options.few]
+    wrapped, steps = foolbox.PyTorchModel(model, bounds=(0, 1), device=images.device), 50 if options.small else 1000
+    hyper = {"binary_search_steps": 9, "initial_const": 0.01, "steps": steps}
+    fool = foolbox.attacks.L2CarliniWagnerAttack(stepsize=0.005, **hyper)
+    return f"C&W 9 x {steps}, {len(images)} images", images, {
+        "mmclib": lambda: attacks.carlini_wagner(model, images, labels, learning_rate=0.005, **hyper).images,
+        "foolbox": lambda: fool(wrapped, images, labels, epsilons=None)[1]}
+
+
+def _spsa(model, images, labels, options):
+    images, labels = images[:options.few], labels[:options.few]
+    steps, evaluations = (2, 32) if options.small else (10, 128)
+
+    def ours():  # no early stop: every image costs the same known number of evaluations
+        return attacks.spsa(model, images, labels, epsilon=EPSILON, steps=steps, evaluations=evaluations, stop_early=False).images
+
+    @torch.no_grad()
+    def bare():
+        batch = images[torch.arange(128, device=images.device) % len(images)]
+        for _ in range(len(images) * steps * evaluations // 128):
+            model.head.logits(model.features(batch))
+        return images
+    return f"SPSA-{evaluations}, {len(images)} images", images, {"mmclib": ours, "bare forward passes": bare}
+
+
+def _auto(model, images, labels, options):
+    import pyautoattack
+    images, labels = images[:options.strong], labels[:options.strong]
+    wanted = {"version": "custom", "attacks": ["apgd-t"]} if options.small else {"version": "standard"}
+    theirs = pyautoattack.AutoAttack(model, norm="Linf", eps=EPSILON, device=images.device, seed=0, **wanted)
+    return f"strongest, {len(images)} images", images, {
+        "mmclib, multi_targeted": lambda: attacks.multi_targeted(model, images, labels, epsilon=EPSILON).images,
+        "pyautoattack" + (", apgd-t" if options.small else ", standard"): lambda: theirs.run_standard_evaluation(images, labels)[0]}
+
+
+def _compare(title, setting, images, contestants, model, labels, rounds):
+    """Run the contestants in turn, `rounds` times; the first is what the others are measured against."""
+    labels = labels[:len(images)]
+    seconds, found = {name: [] for name in contestants}, {}
+    for _ in range(rounds):
+        for name, attack in contestants.items():
+            torch.manual_seed(0)
+            began = time.perf_counter()
+            found[name] = attack().detach()
+            if images.is_cuda:
+                torch.cuda.synchronize()
+            seconds[name].append(time.perf_counter() - began)
+    rows, first = [], statistics.median(next(iter(seconds.values())))
+    for name, times in seconds.items():
+        outcome = evaluation.accuracy(model, found[name].clamp(0, 1), labels)
+        change = (found[name] - images).flatten(1)
+        reached = ~outcome.correct.to(change.device)
+        rows.append({"attack": title, "setting": setting, "contestant": name, "seconds": statistics.median(times), "rounds": rounds,
+                     "ratio": statistics.median(times) / first, "robust_accuracy": outcome.accuracy,
+                     "linf": change.abs().max().item(), "mean_l2_of_successes": change.norm(dim=1)[reached].mean().item()})
+        print(f"  {setting}: {name} {rows[-1]['seconds']:.1f} s, robust accuracy {outcome.accuracy:.1%}", flush=True)
+    return rows
+
+
+def _model(options, device):
+    """Return the trained model, its description, test images and labels of `options.images`, and its clean accuracy."""
+    name = "digits" if options.small else "cifar10"
+    try:
+        train, test = (data.load(name, split) for split in ("train", "test"))
+    except (FileNotFoundError, ValueError) as error:
+        print(f"{error}\nso the benchmark uses the embedded digits")
+        name = "digits"
+        train, test = (data.load(name, split) for split in ("train", "test"))
+    blocks, epochs = (1, 5) if options.small else (5, 20 if name == "digits" else options.epochs)
+    head = losses.MaxMahalanobisCenter(centers.max_mahalanobis_centers(10, 256), scale=1.0)
+    torch.manual_seed(0)
+    model = models.Classifier(models.resnet(blocks=blocks, in_channels=train[0].shape[1]), head, mean=train[0].float().mean(0) / 255)
+    kept = Path(__file__).resolve().parents[1] / "checkpoints" / f"benchmark-{name}-n{blocks}-{epochs}.pt"
+    if kept.exists():
+        model.load_state_dict(torch.load(kept, weights_only=True))
+    else:
+        print(f"training n={blocks} on {name} for {epochs} epochs", flush=True)
+        for layer in model.modules():  # a run this short needs batch statistics that move faster than the paper's
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.momentum = 0.1
+        recipe = training.Recipe(epochs=epochs, milestones=(max(1, epochs - 1),), flip=name != "digits")
+        training.fit(model, train, test, recipe=recipe, seed=0, device=device)
+        kept.parent.mkdir(exist_ok=True)
+        torch.save({key: value.cpu() for key, value in model.state_dict().items()}, kept)
+    model = model.to(device).eval()
+    images, labels = (tensor[:options.images] for tensor in test)
+    clean = evaluation.accuracy(model, images, labels).accuracy
+    return model, f"ResNet v2 n={blocks} MMC-10 on {name}, {epochs} epochs", (images.float() / 255).to(device), labels.to(device), clean
+
+
+def _print(rows):
+    print("\n| setting | contestant | seconds | times ours | robust accuracy | mean l2 of successes |\n|---|---|---:|---:|---:|---:|")
+    for row in rows:
+        print(f"| {row['setting']} | {row['contestant']} | {row['seconds']:.2f} | {row['ratio']:.2f} | {row['robust_accuracy']:.1%} "
+              f"| {row['mean_l2_of_successes']:.4f} |")
+
+
+def _options():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", action="store_true", help="a dry run in about a minute: n=1 on digits, few steps")
+    parser.add_argument("--only", type=lambda text: text.split(","), default=["pgd", "mim", "carlini_wagner", "spsa", "auto"])
+    parser.add_argument("--images", type=int, help="for PGD and MIM (256)")
+    parser.add_argument("--few", type=int, help="for C&W and SPSA, which cost hours (16)")
+    parser.add_argument("--strong", type=int, help="for AutoAttack (64)")
+    parser.add_argument("--rounds", type=int, help="of PGD, MIM and SPSA, of which the median counts (3)")
+    parser.add_argument("--epochs", type=int, default=3, help="of training where the model is not kept yet")
+    parser.add_argument("--out", help="JSON file for the rows, versions and hardware")
+    options = parser.parse_args()
+    for name, full, small in (("images", 256, 32), ("few", 16, 16), ("strong", 64, 16), ("rounds", 3, 1)):
+        if getattr(options, name) is None:
+            setattr(options, name, small if options.small else full)
+    return options
+
+
+def _processor():
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _version(package):
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+if __name__ == "__main__":
+    main()
