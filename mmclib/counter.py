@@ -1,7 +1,8 @@
 """Counter-based random numbers: each draw is a hash of (seed, purpose, counter, position), so it depends on nothing else.
 
 An image carries its own seed; what is drawn for it does not depend on the batch it is in, on the order of work or on the device.
-The hash is the finaliser of SplitMix64 (Steele, Lea & Flood, OOPSLA 2014) in wrapping int64 arithmetic, which is exact on CPU and CUDA.
+The hash is the finaliser of SplitMix64 (Steele, Lea & Flood, OOPSLA 2014) in wrapping int64 arithmetic, which is exact on CPU and
+CUDA.
 """
 
 import math

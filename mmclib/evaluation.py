@@ -1,4 +1,5 @@
-"""Accuracy, robust accuracy, minimal distortion and transfer: batched, resumable, verified in float32, the same for every batch size."""
+"""Accuracy, robust accuracy, minimal distortion and transfer: batched, resumable, verified in float32, the same for every batch
+size."""
 
 import hashlib
 import inspect
@@ -82,9 +83,10 @@ def robust_accuracy(model, images, labels, attack, *, targets=None, seed=0, batc
                     **hyper) -> Evaluation:
     """Attack every image and count those still classified as their true label; `hyper` goes to the attack.
 
-    Images float in [0, 1] or uint8 (N, C, H, W), labels and targets int64 (N,). Seeds are per image, so the result does not depend on
-    batch_size, which halves by itself when memory runs out. `partial` is a file that an interrupted evaluation resumes from; it is removed
-    at the end. Each claimed success is verified by a plain float32 pass and must lie inside its ball. Raises ValueError for bad input.
+    Images float in [0, 1] or uint8 (N, C, H, W), labels and targets int64 (N,). Seeds are per image, so the result does not
+    depend on batch_size, which halves by itself when memory runs out. `partial` is a file that an interrupted evaluation resumes
+    from; it is removed at the end. Each claimed success is verified by a plain float32 pass and must lie inside its ball. Raises
+    ValueError for bad input.
     """
     finished = _Finished(partial, lambda: _fingerprint(model, images, labels, attack, targets, seed, hyper))
     for part, _, columns in _attack(model, images, labels, attack, targets, seed, batch_size, hyper, progress, finished):
@@ -95,7 +97,8 @@ def robust_accuracy(model, images, labels, attack, *, targets=None, seed=0, batc
 
 
 def minimal_distortion(model, images, labels, attack=carlini_wagner, **options) -> Evaluation:
-    """Find each image's least distortion: `robust_accuracy` with a minimal-distortion attack; see `.mean_distortion` and `.distortion`."""
+    """Find each image's least distortion: `robust_accuracy` with a minimal-distortion attack; see `.mean_distortion` and
+    `.distortion`."""
     return robust_accuracy(model, images, labels, attack, **options)
 
 
@@ -115,7 +118,8 @@ def transfer_row(source, models, images, labels, attack, *, seed=0, batch_size=2
 
 
 def transfer_matrix(models, images, labels, attack, **options) -> dict:
-    """Judge every model on images crafted on every model: {source: {model: Evaluation}}; options as in `transfer_row` (Fig. 4)."""
+    """Judge every model on images crafted on every model: {source: {model: Evaluation}}; options as in `transfer_row` (Fig.
+    4)."""
     return {name: transfer_row(source, models, images, labels, attack, **options) for name, source in models.items()}
 
 
@@ -129,7 +133,8 @@ def random_targets(labels, num_classes, *, seed=0) -> torch.Tensor:
 
 
 def wilson_interval(successes, count, confidence=0.95) -> tuple[float, float]:
-    """Return Wilson's score interval for a share of `successes` in `count` (Wilson, 1927). Raises ValueError for impossible counts."""
+    """Return Wilson's score interval for a share of `successes` in `count` (Wilson, 1927). Raises ValueError for impossible
+    counts."""
     if not 0 <= successes <= count or count < 1:
         raise ValueError(f"successes must lie in [0, count] and count be at least 1, got successes={successes}, count={count}")
     z = NormalDist().inv_cdf((1 + confidence) / 2)

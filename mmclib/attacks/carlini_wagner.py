@@ -1,8 +1,8 @@
 """The l_2 attack of Carlini & Wagner (2017a): the least distortion per image, by Adam in tanh space and a binary search over c.
 
-Every image has a clock of its own: it ends a search step when its own loss stalls and starts the next at once, and leaves when its last
-step is done. So no image waits for another and the result does not depend on the batch. Unlike the authors' code, a search step starts
-where the one before ended, which takes about a third of the iterations to the same distortion.
+Every image has a clock of its own: it ends a search step when its own loss stalls and starts the next at once, and leaves when
+its last step is done. So no image waits for another and the result does not depend on the batch. Unlike the authors' code, a
+search step starts where the one before ended, which takes about a third of the iterations to the same distortion.
 """
 
 import torch
@@ -20,11 +20,12 @@ _SLACK = 1e-5  # margin demanded beyond the confidence, relative to the spread o
 
 def carlini_wagner(model, images, labels, *, targets=None, objective=None, seed=0, binary_search_steps=9, initial_const=0.01, steps=1000,
                    learning_rate=0.005, confidence=0.0, abort_early=True, precision="float32") -> AttackResult:
-    """Find for each image the closest one in l_2 that is misclassified, or classified as its target, by a margin above `confidence`.
+    """Find for each image the closest one in l_2 that is misclassified, or classified as its target, by a margin above
+    `confidence`.
 
     Images (N, C, H, W) in [0, 1], labels and targets int64 (N,). The default objective is success_margin, which is untargeted_2
-    without targets. Images where nothing was found come back unchanged with success False. `seed` is accepted for uniformity; nothing is drawn.
-    Defaults are the paper's Sec. 4. Raises ValueError for bad input.
+    without targets. Images where nothing was found come back unchanged with success False. `seed` is accepted for uniformity;
+    nothing is drawn. Defaults are the paper's Sec. 4. Raises ValueError for bad input.
     """
     check_attack(images, labels, targets, binary_search_steps=(binary_search_steps, 1, int), initial_const=(initial_const, 1e-30, float),
                  steps=(steps, 1, int), learning_rate=(learning_rate, 0, float), confidence=(confidence, 0, float))
@@ -86,7 +87,8 @@ class _Search:
         following = torch.where((self.search_step == binary_search_steps - 2) & self.high.isfinite(), self.high, following)
         self.c = torch.where(over, following, self.c)
         self.search_step += over
-        # w goes on from where it is, with fresh moments: the next optimum is near, and the way from the original need not be walked again
+        # w goes on from where it is, with fresh moments: the next optimum is near, and the way from the original need not be
+        # walked again
         self.first[over], self.second[over], self.iteration[over] = 0, 0, 0
         self.lowest[over], self.lowest_before[over] = torch.inf, torch.inf
         self.found &= ~over
@@ -124,7 +126,8 @@ def _iterate(network, best, distance, search, learning_rate, confidence):
 
 
 def _look(network, best, search, current, confidence):
-    """Return logits, objective values and gradients; an image that was a success just now is tried without a backward pass first."""
+    """Return logits, objective values and gradients; an image that was a success just now is tried without a backward pass
+    first."""
     rows, labels = search.rows, best.labels[search.rows]
     targets = None if best.targets is None else best.targets[rows]
     need = ~search.inside

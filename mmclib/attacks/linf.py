@@ -1,4 +1,5 @@
-"""Iterative l_inf attacks: PGD (Madry et al., 2018) and MIM (Dong et al., 2018) in one loop that drops images once they are fooled."""
+"""Iterative l_inf attacks: PGD (Madry et al., 2018) and MIM (Dong et al., 2018) in one loop that drops images once they are
+fooled."""
 
 import torch
 
@@ -23,9 +24,10 @@ def pgd(model, images, labels, *, targets=None, objective="cross_entropy", seed=
         restarts=1, start="random", stop_early=True, precision="float32") -> AttackResult:
     """Attack by projected gradient ascent on the objective within an l_inf ball; the best iterate by margin is kept.
 
-    Images (N, C, H, W) in [0, 1], labels and targets int64 (N,), seed an integer or int64 (N,). Fooled images leave the batch, restarts
-    try the survivors only. `start` is "random" or "clean". With stop_early=False every image takes every step and the last iterate is
-    returned, as transfer attacks want it. Raises ValueError for bad input. Source: Madry et al., 2018; objectives: Appendix B.4.
+    Images (N, C, H, W) in [0, 1], labels and targets int64 (N,), seed an integer or int64 (N,). Fooled images leave the batch,
+    restarts try the survivors only. `start` is "random" or "clean". With stop_early=False every image takes every step and the
+    last iterate is returned, as transfer attacks want it. Raises ValueError for bad input. Source: Madry et al., 2018;
+    objectives: Appendix B.4.
     """
     return _ascend(model, images, labels, targets, objective, seed, epsilon, step_size, steps, restarts, start, stop_early, precision, None)
 
@@ -34,8 +36,8 @@ def mim(model, images, labels, *, targets=None, objective="cross_entropy", seed=
         restarts=1, start="clean", stop_early=True, precision="float32", decay=1.0) -> AttackResult:
     """Attack like `pgd`, stepping along the sign of a momentum over gradients divided by their mean absolute value.
 
-    `decay` weighs the past (1.0 in the paper). A gradient of exactly zero adds nothing, where the bare formula would divide by zero.
-    Raises ValueError for bad input. Source: Dong et al., 2018.
+    `decay` weighs the past (1.0 in the paper). A gradient of exactly zero adds nothing, where the bare formula would divide by
+    zero. Raises ValueError for bad input. Source: Dong et al., 2018.
     """
     check_attack(images, labels, targets, decay=(decay, 0, float))
     return _ascend(model, images, labels, targets, objective, seed, epsilon, step_size, steps, restarts, start, stop_early, precision, decay)

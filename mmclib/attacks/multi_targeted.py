@@ -1,7 +1,8 @@
-"""The strong l_inf attack: margin ascent towards every wrong class in turn, with decaying steps and momentum, on the survivors only.
+"""The strong l_inf attack: margin ascent towards every wrong class in turn, with decaying steps and momentum, on the survivors
+only.
 
-After the multi-targeted attack of Gowal et al. (2019); the momentum is that of APGD (Croce & Hein, 2020). The margin logit_t - logit_y does
-not saturate and is blind to the logits' scale, so the huge distance logits of MMC mask nothing.
+After the multi-targeted attack of Gowal et al. (2019); the momentum is that of APGD (Croce & Hein, 2020). The margin logit_t -
+logit_y does not saturate and is blind to the logits' scale, so the huge distance logits of MMC mask nothing.
 """
 
 import math
@@ -18,10 +19,12 @@ _MOMENTUM = 0.25  # share of the last move in the next, as in APGD
 
 def multi_targeted(model, images, labels, *, targets=None, objective="targeted_2", seed=0, epsilon=8 / 255, steps=50, classes=9, restarts=1,
                    precision="float32") -> AttackResult:
-    """Try to turn each image into each of its `classes` likeliest wrong classes, `steps` steps each, until any of them fools the model.
+    """Try to turn each image into each of its `classes` likeliest wrong classes, `steps` steps each, until any of them fools the
+    model.
 
-    Images (N, C, H, W) in [0, 1], labels int64 (N,). The attack is untargeted and chooses the targets itself: `targets` must be None, and
-    the objective is one that takes targets. Steps decay from 2 epsilon to zero along a half cosine. Raises ValueError for bad input.
+    Images (N, C, H, W) in [0, 1], labels int64 (N,). The attack is untargeted and chooses the targets itself: `targets` must be
+    None, and the objective is one that takes targets. Steps decay from 2 epsilon to zero along a half cosine. Raises ValueError
+    for bad input.
     """
     if targets is not None:
         raise ValueError("targets must be None: multi_targeted tries the wrong classes itself; for given targets use pgd")

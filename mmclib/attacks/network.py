@@ -1,4 +1,5 @@
-"""The one way attacks call the model: frozen, in fixed-size chunks, its mode, parameters and gradients left as they were found."""
+"""The one way attacks call the model: frozen, in fixed-size chunks, its mode, parameters and gradients left as they were
+found."""
 
 from contextlib import contextmanager
 
@@ -7,16 +8,18 @@ import torch
 from mmclib.attacks.objectives import resolve
 from mmclib.models import Classifier
 
-# On a CPU, BLAS and oneDNN choose their kernels by batch size, so the same image gets other last bits in another batch. Measured on the
-# networks of this package: any two calls of 16, 32, ... 256 rows agree to the bit row by row, while fewer rows differ. Hence every call has
-# a multiple of 16 rows, padded where need be, and the batch an image comes in cannot matter (tests/test_attacks.py holds it so).
+# On a CPU, BLAS and oneDNN choose their kernels by batch size, so the same image gets other last bits in another batch. Measured
+# on the networks of this package: any two calls of 16, 32, ... 256 rows agree to the bit row by row, while fewer rows differ.
+# Hence every call has a multiple of 16 rows, padded where need be, and the batch an image comes in cannot matter
+# (tests/test_attacks.py holds it so).
 ROWS = 16
 _PIXELS = 32 * 32 * 32  # per call: larger ones fall out of the cache and are slower per image
 
 
 @contextmanager
 def attacked(model, objective, targets=None, precision="float32"):
-    """Freeze the model for an attack and yield a Network; mode, requires_grad and memory format return to what they were, also on errors.
+    """Freeze the model for an attack and yield a Network; mode, requires_grad and memory format return to what they were, also on
+    errors.
 
     Raises ValueError for an unknown precision or objective.
     """
@@ -47,7 +50,8 @@ def attacked(model, objective, targets=None, precision="float32"):
 
 
 def chunks(images):
-    """Yield (row numbers, how many of them count) over all rows of `images`; on a CPU in small calls of a multiple of 16 rows, padded."""
+    """Yield (row numbers, how many of them count) over all rows of `images`; on a CPU in small calls of a multiple of 16 rows,
+    padded."""
     count, largest = len(images), len(images)
     if images.device.type == "cpu":
         largest = min(max(_PIXELS // images[0, 0].numel() // ROWS, 1), 16) * ROWS
@@ -58,7 +62,8 @@ def chunks(images):
 
 
 class Network:
-    """A frozen model as attacks see it: logits, objective values and input gradients of any number of images, row by row independent."""
+    """A frozen model as attacks see it: logits, objective values and input gradients of any number of images, row by row
+    independent."""
 
     def __init__(self, model, objective, precision="float32"):
         self.model, self.objective, self.precision = model, objective, precision
@@ -92,7 +97,8 @@ class Network:
         return torch.cat(logits), torch.cat(values) if values else None
 
     def gradients(self, images, labels, targets=None, objective=None):
-        """Return logits (N, L), objective values (N,) and the values' gradients by the images (N, C, H, W), in the crafting precision."""
+        """Return logits (N, L), objective values (N,) and the values' gradients by the images (N, C, H, W), in the crafting
+        precision."""
         logits, values, gradients = [], [], torch.empty_like(images)
         for rows, count in chunks(images):
             with torch.enable_grad():

@@ -1,7 +1,7 @@
 """What an attack maximises: functions (features, logits, labels, targets) -> one value per image.
 
-The logits of the distance heads are -L_MMC(z, l), so the adaptive objectives of Appendix B.4 are functions of logits and work on any
-classifier. All are invariant to a constant added to the logits up to float rounding, except the gradient-equal untargeted_1 and targeted_1.
+The logits of the distance heads are -L_MMC(z, l), so the adaptive objectives of Appendix B.4 are functions of logits and work on
+any classifier. A constant added to all logits leaves every gradient as it is.
 """
 
 import torch
@@ -46,9 +46,11 @@ def targeted_2(features, logits, labels, targets):
 
 
 def success_margin(features, logits, labels, targets):
-    """Carlini & Wagner's own f, negated: logit_t - max_{l != t} logit_l with targets, else untargeted_2; positive exactly on success.
+    """Carlini & Wagner's own f, negated: logit_t - max_{l != t} logit_l with targets, else untargeted_2; positive exactly on
+    success.
 
-    It differs from targeted_2 where a third class leads: targeted_2 may be positive without the image being classified as the target.
+    It differs from targeted_2 where a third class leads: targeted_2 may be positive without the image being classified as the
+    target.
     """
     if targets is None:
         return untargeted_2(features, logits, labels, targets)

@@ -57,7 +57,8 @@ def warn_if_masked(first, overall, name):
 
 
 def check_attack(images, labels, targets, **hyper):
-    """Check an attack's inputs before any work: images, the form of labels and targets, hyper-parameters (name=(value, lowest, what it is)).
+    """Check an attack's inputs before any work: images, the form of labels and targets, hyper-parameters (name=(value, lowest,
+    what it is)).
 
     Raises ValueError that names the argument, what it is and what was expected.
     """
@@ -90,7 +91,8 @@ class Best:
         self.finite = True
 
     def judge(self, rows, logits):
-        """Return rank and margin of logits (n, L) for the images numbered `rows`; logits that are not finite never count as fooled.
+        """Return rank and margin of logits (n, L) for the images numbered `rows`; logits that are not finite never count as
+        fooled.
 
         Raises ValueError for labels or targets outside the model's classes.
         """

@@ -1,4 +1,5 @@
-"""SPSA (Uesato et al., 2018): an l_inf attack that sees only outputs and estimates gradients by simultaneous random perturbations."""
+"""SPSA (Uesato et al., 2018): an l_inf attack that sees only outputs and estimates gradients by simultaneous random
+perturbations."""
 
 import torch
 
@@ -11,10 +12,11 @@ _AT_ONCE = {"cpu": 128}  # perturbed images held in memory together; elsewhere 8
 
 
 def estimate_gradient(values, images, seeds, *, evaluations=128, delta=0.01, step=0):
-    """Estimate the gradient of `values` at each image by antithetic pairs: the mean of (f(x + dv) - f(x - dv)) / 2d * v, v random signs.
+    """Estimate the gradient of `values` at each image by antithetic pairs: the mean of (f(x + dv) - f(x - dv)) / 2d * v, v random
+    signs.
 
-    `values(perturbed, owner)` gives f for a stack of perturbed images (n, C, H, W), whose originals are numbered `owner` (n,). The work is
-    flattened over images and pairs in parts of bounded memory. Returns (N, C, H, W).
+    `values(perturbed, owner)` gives f for a stack of perturbed images (n, C, H, W), whose originals are numbered `owner` (n,).
+    The work is flattened over images and pairs in parts of bounded memory. Returns (N, C, H, W).
     """
     pairs = evaluations // 2
     estimate = torch.zeros_like(images)
@@ -35,9 +37,9 @@ def spsa(model, images, labels, *, targets=None, objective="untargeted_2", seed=
          learning_rate=0.01, delta=0.01, stop_early=True) -> AttackResult:
     """Attack within an l_inf ball by Adam on SPSA gradient estimates, projected onto the ball and [0, 1] after each step.
 
-    Images (N, C, H, W) in [0, 1], labels and targets int64 (N,). `evaluations` counts model calls per image and step as the paper's batch
-    does: 128 are 64 antithetic pairs, each image with noise of its own. Fooled images leave. The model must accept values `delta`
-    outside [0, 1]. Raises ValueError for bad input. Source: Uesato et al., 2018; settings: Sec. 4.
+    Images (N, C, H, W) in [0, 1], labels and targets int64 (N,). `evaluations` counts model calls per image and step as the
+    paper's batch does: 128 are 64 antithetic pairs, each image with noise of its own. Fooled images leave. The model must accept
+    values `delta` outside [0, 1]. Raises ValueError for bad input. Source: Uesato et al., 2018; settings: Sec. 4.
     """
     check_attack(images, labels, targets, epsilon=(epsilon, 0, float), steps=(steps, 1, int), evaluations=(evaluations, 2, int),
                  learning_rate=(learning_rate, 0, float), delta=(delta, 1e-12, float))

@@ -13,8 +13,9 @@ from mmclib.attacks.result import AttackResult, Best, check_attack
 def gaussian_noise(model, images, labels, *, targets=None, objective="cross_entropy", seed=0, sigma=0.05, draws=1) -> AttackResult:
     """Add Gaussian noise of standard deviation `sigma`, clipped to [0, 1]; with draws > 1 the worst draw per image counts.
 
-    Images (N, C, H, W) in [0, 1]. `objective` is accepted for uniformity: the draw with the largest margin is the worst. Distortion is
-    the l_2 norm of the change. The mean over draws is the mean accuracy over seeds. Raises ValueError for bad input.
+    Images (N, C, H, W) in [0, 1]. `objective` is accepted for uniformity: the draw with the largest margin is the worst.
+    Distortion is the l_2 norm of the change. The mean over draws is the mean accuracy over seeds. Raises ValueError for bad
+    input.
     """
     check_attack(images, labels, targets, sigma=(sigma, 0, float), draws=(draws, 1, int))
 
@@ -41,7 +42,8 @@ def rotation(model, images, labels, *, targets=None, objective="cross_entropy", 
 
 
 def rotate(images, degrees):
-    """Rotate each image (N, C, H, W) about its centre, counter-clockwise, by its angle in degrees (N,); bilinear, edges repeated."""
+    """Rotate each image (N, C, H, W) about its centre, counter-clockwise, by its angle in degrees (N,); bilinear, edges
+    repeated."""
     angles = degrees.double() * (math.pi / 180)
     height, width = images.shape[-2:]
     rows, columns = torch.meshgrid(
