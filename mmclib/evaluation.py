@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import NormalDist
 
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from mmclib import counter
 from mmclib.attacks import carlini_wagner
