@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mmclib import items
-from mmclib.experiment import ROOT, Profile, identity, model_identity, model_receipt_path, results_folder
+from mmclib.experiment import ROOT, Profile, identity, model_receipt_path, results_folder
 
 SECONDS_TO_START = 8  # a kernel and its imports
 SHARD_GRADIENTS = 250_000  # of one image each: the least work worth a kernel of its own
@@ -199,9 +199,3 @@ def workers(profile: Profile) -> int:
     """Jobs to run at the same time on this machine."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return max(1, cores // profile.threads)
-
-
-def stale(profile: Profile) -> list[Path]:
-    """Model receipts of this profile that no present setting leads to (kept: setting it back finds them again)."""
-    current = {model_identity(profile, model) for model in profile.models}
-    return [path for path in (results_folder(profile) / "models").glob("*.json") if path.stem.rsplit("-", 1)[1] not in current]
