@@ -34,7 +34,7 @@ def model_settings(profile: Profile, model: str) -> dict:
     training = profile.training[spec.training].model_dump(exclude={"rate"})
     if spec.adversarial is None:
         training = {key: value for key, value in training.items() if key not in ("epsilon", "step_size", "steps")}
-    return {**spec.model_dump(exclude={"training"}), "network": training, "precision": profile.precision,
+    return {**spec.model_dump(exclude={"training"}, exclude_none=True), "network": training, "precision": profile.precision,
             "threads": profile.threads, "profile_seed": profile.seed}
 
 

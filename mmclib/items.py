@@ -11,7 +11,7 @@ LABELS = {
     "mmc-10": "MMC-10", "mmc-100": "MMC-100", "at-tar-sce": "AT_tar10 (SCE)", "at-tar-mmc-10": "AT_tar10 (MMC-10)",
     "at-tar-mmc-100": "AT_tar10 (MMC-100)", "mmc-10-2d": "MMC-10, 2 features", "at-un-sce": "AT_un10 (SCE)", "at-un-mmc-10": "AT_un10 (MMC-10)",
 }
-ADAPTIVE = ("mmc", "mmc-rand")  # losses attacked with the paper's adaptive objectives (App. B.4)
+ADAPTIVE = ("mmc", "mmc-rand", "mmc-hm", "emc")  # losses attacked with the paper's adaptive objectives (App. B.4)
 
 
 @dataclass(frozen=True)

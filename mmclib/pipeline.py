@@ -26,13 +26,15 @@ from mmclib.experiment import (
     read_receipt,
     write_receipt,
 )
-from mmclib.items import num_classes
+from mmclib.items import ADAPTIVE, num_classes
+from mmclib.memory import keep_freed_memory
 from mmclib.seeds import derive
 
 
 def start(profile: Profile) -> None:
     """Set what results depend on, to the bit, on this machine: the number of threads."""
     torch.set_num_threads(profile.threads)
+    keep_freed_memory()
     if profile.device == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"profile {profile.name!r} needs a CUDA device and this machine has none; PROFILE=demo runs anywhere")
 
@@ -90,14 +92,18 @@ def build(profile: Profile, model: str) -> models.Classifier:
         backbone = models.small_convnet(in_channels=images.shape[1], feature_dim=dim)
     # Algorithm 1 where the dimension allows it; in the plane (Fig. 3b) the same criterion's optimum, a regular polygon.
     preset = centers.max_mahalanobis_centers if classes <= dim + 1 else centers.optimised_centers
+    drawn = derive(profile.seed, spec.seed, "centers")
     head = {
         "sce": lambda: losses.SoftmaxCrossEntropy(classes, dim),
         "center": lambda: losses.CenterLoss(classes, dim),
         "lgm": lambda: losses.LargeMarginGaussianMixture(classes, dim),
         "mmlda": lambda: losses.MaxMahalanobisLDA(preset(classes, dim, spec.radius), scale=spec.scale),
-        "mmc": lambda: losses.MaxMahalanobisCenter(preset(classes, dim, spec.radius), scale=spec.scale),
-        "mmc-rand": lambda: losses.MaxMahalanobisCenter(
-            centers.random_centers(classes, dim, spec.radius, seed=derive(profile.seed, spec.seed, "centers")), scale=spec.scale),
+        "mmc": lambda: losses.MaxMahalanobisCenter(preset(classes, dim, spec.radius), form=spec.form or "squared", scale=spec.scale),
+        "mmc-rand": lambda: losses.MaxMahalanobisCenter(centers.random_centers(classes, dim, spec.radius, seed=drawn), scale=spec.scale),
+        "mmc-hm": lambda: losses.MaxMahalanobisCenter(
+            centers.hierarchical_centers(data.superclasses(network.dataset), dim, spec.radii, seed=drawn if spec.rotate else None),
+            scale=spec.scale),
+        "emc": lambda: losses.ElasticMaxMahalanobisCenter(preset(classes, dim, spec.radius), alpha=spec.alpha, scale=spec.scale),
     }[spec.loss]()
     return models.Classifier(backbone, head, mean=images.float().mean(0) / 255)
 
@@ -108,7 +114,7 @@ def _recipe(profile: Profile, model: str) -> training.Recipe:
     if spec.adversarial:
         goal = "targeted" if spec.adversarial == "targeted" else "untargeted"
         # Cross-entropy has no gradient on MMC's logits, so its adversarial training is adaptive (App. B.4).
-        objective = f"{goal}_1" if spec.loss in ("mmc", "mmc-rand") else "cross_entropy"
+        objective = f"{goal}_1" if spec.loss in ADAPTIVE else "cross_entropy"
         adversarial = training.AdversarialTraining(mode=goal, epsilon=network.epsilon, step_size=network.step_size,
                                                    steps=network.steps, objective=objective)
     return training.Recipe(
