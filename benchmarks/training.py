@@ -178,8 +178,10 @@ def main():
     result = {"benchmark": "training", "device": device, "threads": torch.get_num_threads(), "torch": torch.__version__,
               "python": platform.python_version(), "data": source, "rows": rows,
               **{key: getattr(options, key) for key in ("blocks", "batch", "rounds", "precision", "compile", "workers")}}
-    print(markdown(result))
+    result["markdown"] = markdown(result)
+    print(result["markdown"])
     if options.out:
+        Path(options.out).parent.mkdir(parents=True, exist_ok=True)
         Path(options.out).write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""The command line: `python -m mmclib reproduce | run | job | figures | download` (see --help of each)."""
+"""The command line: `python -m mmclib reproduce | run | job | figures | release | record | download` (see --help of each)."""
 
 import argparse
 import fnmatch
@@ -96,6 +96,20 @@ def figures(options) -> int:
     return 0
 
 
+def release(options) -> int:
+    from mmclib import released
+    for path in released.release_all(options.profile, options.models):
+        print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 2**20:.1f} MiB, with {path.with_suffix('.md').name}")
+    return 0
+
+
+def record(options) -> int:
+    from mmclib import record as writer
+    (ROOT / "README.md").write_text(writer.update())
+    print("README.md: every number between its markers is a receipt's")
+    return 0
+
+
 def download(options) -> int:
     from mmclib import data
     for name in options.names:
@@ -125,6 +139,10 @@ def main(arguments=None) -> int:
     sub.add_argument("--profile", required=True)
     sub = command(figures, "figures", "draw all figures and tables from the receipts that exist; computes nothing")
     sub.add_argument("--profile")
+    sub = command(release, "release", "write trained models to released/ with a card each")
+    sub.add_argument("models", nargs="+")
+    sub.add_argument("--profile", required=True)
+    command(record, "record", "write the README's tables from receipts and benchmark files")
     sub = command(download, "download", "fetch data sets through torchvision into MMC_DATA (default data/)")
     sub.add_argument("names", nargs="+", choices=["mnist", "cifar10", "cifar100"], metavar="mnist|cifar10|cifar100")
     options = parser.parse_args(arguments)

@@ -2,11 +2,8 @@
 
 import time
 
-import torch
-
-from mmclib import attacks, evaluation, pipeline
-from mmclib.attacks.linf import signed_step
-from mmclib.attacks.objectives import OBJECTIVES
+from mmclib import attacks, evaluation, observations, pipeline
+from mmclib.attacks.objectives import divided
 from mmclib.experiment import Profile, model_identity, pack, read_receipt, write_receipt
 from mmclib.items import Evaluation, num_classes
 from mmclib.seeds import derive
@@ -23,7 +20,7 @@ def evaluate(profile: Profile, spec: Evaluation, *, progress: bool = False) -> d
         images, labels, digest = pipeline.load_data(profile.dataset(spec.model), "test", spec.images)
         began = time.perf_counter()
         kind = "transfer" if spec.attack.startswith("transfer_") else spec.attack
-        run = {"clean": _clean, "plane": _plane, "transfer": _transfer}.get(kind, _attack)
+        run = {"clean": _clean, "transfer": _transfer, **observations.KINDS}.get(kind, _attack)
         results = run(profile, spec, trained.classifier, images, labels, partial=path.with_suffix(".partial"), progress=progress)
         receipt = {
             "identity": spec.identity(profile), "kind": "evaluation", "model": spec.model,
@@ -52,16 +49,16 @@ def _seed(profile: Profile, spec: Evaluation) -> int:
     return derive(profile.seed, spec.attack, spec.settings.get("draw", 0))
 
 
-def _targets(profile, spec, labels):
-    return evaluation.random_targets(labels, num_classes(profile, spec.model), seed=derive(profile.seed, "targets")) if spec.targeted else None
-
-
 def _attack(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
-    hyper = {key: value for key, value in spec.settings.items() if key != "draw"}
+    hyper = {key: value for key, value in spec.settings.items() if key not in ("draw", "divide_logits")}
+    if "divide_logits" in spec.settings:
+        hyper["objective"] = divided(hyper["objective"], spec.settings["divide_logits"])
+    targets = evaluation.random_targets(labels, num_classes(profile, spec.model), seed=derive(profile.seed, "targets")) if spec.targeted else None
     outcome = evaluation.robust_accuracy(
-        classifier, images, labels, getattr(attacks, spec.attack), targets=_targets(profile, spec, labels), seed=_seed(profile, spec),
+        classifier, images, labels, getattr(attacks, spec.attack), targets=targets, seed=_seed(profile, spec),
         batch_size=profile.batch_size, partial=partial, progress=progress, **hyper)
-    kept = summary(outcome) | {"zero_gradients": outcome.zero_gradients}
+    kept = summary(outcome) | {"zero_gradients": outcome.zero_gradients, "queries": outcome.queries.double().mean().item(),
+                               "seconds": round(outcome.seconds, 2)}
     if spec.attack == "carlini_wagner":  # the distortion is the result
         found = outcome.distortion[outcome.success].double()
         kept |= {"success": outcome.success.double().mean().item(), "mean_distortion": found.mean().item() if len(found) else None,
@@ -78,35 +75,3 @@ def _transfer(profile, spec, classifier, images, labels, *, partial, progress) -
     outcomes = evaluation.transfer_row(classifier, targets, images, labels, attack, seed=_seed(profile, spec),
                                        batch_size=profile.batch_size, **hyper)
     return {"targets": {name: summary(outcome) for name, outcome in outcomes.items()}}
-
-
-def _plane(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
-    """Fig. 3b: 2-D features of the test images, and the path of the attacked images' features under each objective."""
-    settings, device = spec.settings, profile.device
-    features = torch.cat([_features(classifier, part.to(device)) for part in (images.float() / 255).split(1000)])
-    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(derive(profile.seed, "plane")))[:settings["inputs"]]
-    start, own = (images[chosen].float() / 255).to(device), labels[chosen].to(device)
-    goals = evaluation.random_targets(labels[chosen], num_classes(profile, spec.model), seed=derive(profile.seed, "targets")).to(device)
-    paths = {}
-    for name in ("cross_entropy", "untargeted_1", "targeted_1"):
-        current, path = start, [_features(classifier, start)]
-        for _ in range(settings["steps"]):
-            current = current.detach().requires_grad_()
-            z = classifier.features(current)
-            value = OBJECTIVES[name](z, classifier.head.logits(z), own, goals if name == "targeted_1" else None)
-            gradients, = torch.autograd.grad(value.sum(), current)
-            current = signed_step(current.detach(), gradients, start, settings["epsilon"], settings["step_size"])
-            path.append(_features(classifier, current))
-        paths[name] = _rounded(torch.stack(path, 1))  # (inputs, steps + 1, 2)
-    return {"features": _rounded(features), "labels": labels.tolist(), "inputs": chosen.tolist(), "targets": goals.tolist(),
-            "centers": _rounded(classifier.head.centers), "paths": paths}
-
-
-@torch.no_grad()
-def _features(classifier, images) -> torch.Tensor:
-    return classifier.features(images).float().cpu()
-
-
-def _rounded(values) -> list:
-    values = values.tolist() if isinstance(values, torch.Tensor) else values
-    return [_rounded(value) if isinstance(value, list) else round(value, 4) for value in values]

@@ -16,7 +16,12 @@ _NAME = re.compile(r"state-(\d{9})-([0-9a-f]{16})\.safetensors")
 
 def save_model(path, model, metadata) -> str:
     """Write a model's state and JSON-able metadata as safetensors, whole or not at all, and return the file's sha256."""
-    content = _pack(model.state_dict(), metadata)
+    return save_tensors(path, model.state_dict(), metadata)
+
+
+def save_tensors(path, tensors, metadata) -> str:
+    """Write tensors by name and JSON-able metadata like `save_model`."""
+    content = _pack(tensors, metadata)
     _write(Path(path), content)
     return hashlib.sha256(content).hexdigest()
 

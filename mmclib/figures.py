@@ -5,7 +5,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from mmclib.items import label
+from mmclib.items import label, method
 
 STYLE = Path(__file__).with_name("mmc.mplstyle")
 # Okabe and Ito's palette, which colour-blind readers can tell apart; adversarial training is the same colour, dashed.
@@ -18,7 +18,8 @@ OBJECTIVES = {"cross_entropy": ("cross-entropy", "#999999"), "untargeted_1": (r"
 
 def line_style(model: str) -> dict:
     """Colour, marker and dash of a method, the same in every figure."""
-    base = max((known for known in COLOURS if model.removesuffix("-2d").endswith(known)), key=len)
+    model = method(model)
+    base = max((known for known in COLOURS if known in model), key=len, default="mmc-100")
     dash = ":" if "at-un-" in model else "--" if "at-tar-" in model else "-"
     return {"color": COLOURS[base], "marker": MARKERS[base], "linestyle": dash, "label": label(model)}
 
@@ -63,6 +64,22 @@ def accuracy_against_epsilon(data: pd.DataFrame, title: str):
             axis.plot(rows["epsilon"], rows["accuracy"], **look)
         axis.set(xlabel=r"perturbation $\epsilon$ ($\ell_\infty$, pixels in [0, 1])", ylabel="accuracy (%)", ylim=(0, 100), title=title)
         axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def against_radius(data: pd.DataFrame, title: str):
+    """Clean and robust accuracy against C_MM; `data` has columns radius, column ("clean", "worst"), accuracy, low, high (%)."""
+    with plt.style.context(STYLE):
+        figure, axis = plt.subplots(figsize=(4.8, 3))
+        for column, text, colour, marker in (("clean", "clean", "#0072B2", "o"), ("untargeted_1", r"$L_{Ada}^{un,1}$", "#56B4E9", "^"),
+                                             ("worst", "worst case of two objectives", "#D55E00", "P")):
+            rows = data[data["column"] == column].sort_values("radius")
+            axis.fill_between(rows["radius"], rows["low"], rows["high"], color=colour, alpha=0.15, linewidth=0)
+            axis.plot(rows["radius"], rows["accuracy"], color=colour, marker=marker, label=text)
+        axis.set(xscale="log", xlabel="$C_{MM}$", ylabel="accuracy (%)", ylim=(-2, 102), title=title)
+        axis.set_xticks(sorted(set(data["radius"])), [f"{value:g}" for value in sorted(set(data["radius"]))])
+        axis.minorticks_off()
+        axis.legend()
     return figure
 
 

@@ -9,8 +9,8 @@ import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mmclib import items
-from mmclib.experiment import ROOT, Profile, identity, model_receipt_path, results_folder
+from mmclib import items, ladder, variants
+from mmclib.experiment import ROOT, Profile, identity, model_identity, model_receipt_path, results_folder
 
 SECONDS_TO_START = 8  # a kernel and its imports
 SHARD_GRADIENTS = 250_000  # of one image each: the least work worth a kernel of its own
@@ -37,16 +37,17 @@ class Job:
 
 def plan(profile: Profile) -> list[Job]:
     """All jobs of a profile, each after those that it needs."""
-    theory = _job(profile, "theory", "01_theory", identity("theory"), seconds=40)
-    jobs = [theory]
-    for model in profile.models:
-        receipt = model_receipt_path(profile, model)
-        jobs.append(Job(f"train {model}", "02_training", {"profile": profile.source, "model": model}, (receipt,),
-                        seconds=SECONDS_TO_START + _training_seconds(profile, model)))
-    jobs += _table_jobs(profile, "white box", "03_white_box", profile.white_box.models, items.white_box)
-    jobs += _table_jobs(profile, "black box", "04_black_box", items.black_box_models(profile), items.black_box)
+    jobs = [_job(profile, "theory", "01_theory", identity("theory"), seconds=40)]
+    trained, trainings = _training_jobs(profile)
+    jobs += trainings
+    jobs += _table_jobs(profile, trained, "white box", "03_white_box", profile.white_box.models, items.white_box)
+    jobs += _table_jobs(profile, trained, "black box", "04_black_box", items.black_box_models(profile), items.black_box)
     if profile.transformations:
-        jobs += _table_jobs(profile, "general purpose", "05_general_purpose", profile.transformations.models, items.general_purpose)
+        jobs += _table_jobs(profile, trained, "general purpose", "05_general_purpose", profile.transformations.models, items.general_purpose)
+    if later := variants.models(profile):
+        jobs += _table_jobs(profile, trained, "cifar100", "06_cifar100", later, variants.evaluations)
+    if profile.verdict:
+        jobs += _table_jobs(profile, trained, "verdict", "07_verdict", profile.verdict.models, ladder.evaluations)
     receipts = [job.receipt for job in jobs]
     page = ROOT / "figures" / profile.name / "index.html"
     report = _job(profile, "report", "08_report", identity("report", of=[path.name for path in receipts]), needs=receipts, seconds=20)
@@ -60,7 +61,25 @@ def _job(profile, name, notebook, key, *, needs=(), seconds=0.0, **parameters) -
     return Job(name, notebook, parameters, (receipt,), tuple(needs), SECONDS_TO_START + seconds)
 
 
-def _table_jobs(profile, name, notebook, models, evaluations) -> list[Job]:
+def _training_jobs(profile) -> tuple[dict[str, Path], list[Job]]:
+    # One job a model; where training takes seconds, several models share a kernel, whose start would cost more than their work.
+    trained, jobs, group, work = {}, [], [], 0.0
+    for model in profile.models:
+        group.append(model)
+        work += _training_gradients(profile, model)
+        if not profile.train_on_the_spot or work >= SHARD_GRADIENTS or model == list(profile.models)[-1]:
+            alone = len(group) == 1
+            receipt = model_receipt_path(profile, group[0]) if alone else results_folder(profile) / "notebooks" / (
+                f"02_training-{identity('trainings', of=[model_identity(profile, each) for each in group])}.json")
+            parameters = {"profile": profile.source, "model": group[0], "also": group[1:], "output": "" if alone else str(receipt)}
+            seconds = sum(_training_gradients(profile, each) / _rate(profile, each) for each in group)
+            jobs.append(Job(f"train {', '.join(group)}", "02_training", parameters, (receipt,), seconds=SECONDS_TO_START + seconds))
+            trained |= dict.fromkeys(group, receipt)
+            group, work = [], 0.0
+    return trained, jobs
+
+
+def _table_jobs(profile, trained, name, notebook, models, evaluations) -> list[Job]:
     # Shards of one or more models, each worth its kernel's start, and the same notebook once more over all models: it finds every
     # evaluation made and draws.
     shards, group, work = [], [], 0.0
@@ -72,7 +91,7 @@ def _table_jobs(profile, name, notebook, models, evaluations) -> list[Job]:
             used = dict.fromkeys(each for spec in specs for each in spec.models())
             seconds = sum(spec.gradients() / _rate(profile, spec.model) for spec in specs)
             shards.append(_job(profile, f"{name}: {', '.join(group)}", notebook, identity(name, of=[spec.identity(profile) for spec in specs]),
-                               needs=[model_receipt_path(profile, each) for each in used], seconds=seconds, methods=group))
+                               needs=list(dict.fromkeys(trained[each] for each in used)), seconds=seconds, methods=group))
             group, work = [], 0.0
     if len(shards) < 2:  # nothing to gather
         return [replace(shard, name=name) for shard in shards]
@@ -84,11 +103,11 @@ def _rate(profile: Profile, model: str) -> float:
     return profile.training[profile.models[model].training].rate
 
 
-def _training_seconds(profile: Profile, model: str) -> float:
+def _training_gradients(profile: Profile, model: str) -> float:
     network = profile.training[profile.models[model].training]
     images = network.train_images or {"digits": 1297, "digit-pairs": 10_000, "mnist": 60_000}.get(network.dataset, 50_000)
     passes = 1 + (network.steps if profile.models[model].adversarial else 0)
-    return images * network.epochs * passes / network.rate
+    return images * network.epochs * passes
 
 
 def find(profile: Profile, name: str) -> Job:

@@ -24,6 +24,11 @@ class Item:
     figure: object = None
     notes: str = ""
 
+    def __post_init__(self):
+        if self.figure is not None:  # drawn through pyplot, which would show it a second time in a notebook and keep it for ever
+            from matplotlib import pyplot
+            pyplot.close(self.figure)
+
     @property
     def sentence(self) -> str:
         return self.says.rstrip(".") + "."
@@ -31,6 +36,10 @@ class Item:
 
 class Missing(LookupError):
     """A receipt that an item needs is not there yet."""
+
+
+class NotPlanned(Missing):
+    """The profile, or the models asked for, have no part in the item."""
 
 
 def attempt(build, profile: Profile, methods: list[str] | None = None) -> Item | None:
@@ -66,6 +75,17 @@ def worst(flags: list[np.ndarray]) -> dict:
     return {"accuracy": 100 * left.mean(), "low": 100 * low, "high": 100 * high}
 
 
+def difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
+    """Difference of two accuracies on the same images, in points, with its paired 95 % interval."""
+    each = 100 * (first.astype(float) - second.astype(float))
+    half = 1.96 * each.std(ddof=1) / len(each) ** 0.5
+    return each.mean(), each.mean() - half, each.mean() + half
+
+
+def with_difference(gap: tuple[float, float, float]) -> str:
+    return f"{gap[0]:+.1f} points [{gap[1]:+.1f}, {gap[2]:+.1f}]"
+
+
 def shown(cell: dict) -> str:
     return f"{cell['accuracy']:.1f}"
 
@@ -74,9 +94,9 @@ def with_interval(cell: dict) -> str:
     return f"{cell['accuracy']:.1f} % [{cell['low']:.1f}, {cell['high']:.1f}]"
 
 
-def paper_table(name: str) -> pd.DataFrame:
-    """One of the paper's tables as it is printed; rows by method, cells as text."""
-    return pd.read_csv(ROOT / "paper" / name, comment="#", dtype=str).set_index("method")
+def paper_table(name: str, index: str = "method") -> pd.DataFrame:
+    """One of the tables under paper/ as it is printed; rows by method, cells as text."""
+    return pd.read_csv(ROOT / "paper" / name, comment="#", dtype=str).set_index(index)
 
 
 def verdict(profile: Profile, ours: float, printed: str | None) -> str:

@@ -28,6 +28,7 @@ from mmclib.experiment import (
 )
 from mmclib.items import ADAPTIVE, num_classes
 from mmclib.memory import keep_freed_memory
+from mmclib.sections import Model, Training
 from mmclib.seeds import derive
 
 
@@ -84,31 +85,43 @@ def build(profile: Profile, model: str) -> models.Classifier:
     """The untrained network of a profile's model, weights drawn from the model's own seed."""
     spec, network = profile.models[model], profile.training[profile.models[model].training]
     images, _, _ = load_data(network.dataset, "train", network.train_images)
-    classes, dim = num_classes(profile, model), network.feature_dim
+    made = _centers(profile, model)
     torch.manual_seed(derive(profile.seed, spec.seed, "weights"))
+    return assemble(spec, network, num_classes(profile, model), made, images.float().mean(0) / 255)
+
+
+def assemble(spec: Model, network: Training, classes: int, made: torch.Tensor | None, mean: torch.Tensor) -> models.Classifier:
+    """A network with its head around the centers `made` (None for losses without), and the per-pixel training mean (C, H, W)."""
+    dim = network.feature_dim
     if network.architecture == "resnet":
-        backbone = models.resnet(network.blocks, network.version, in_channels=images.shape[1], feature_dim=dim)
+        backbone = models.resnet(network.blocks, network.version, in_channels=len(mean), feature_dim=dim)
     else:
-        backbone = models.small_convnet(in_channels=images.shape[1], feature_dim=dim)
-    # Algorithm 1 where the dimension allows it; in the plane (Fig. 3b) the same criterion's optimum, a regular polygon.
-    preset = centers.max_mahalanobis_centers if classes <= dim + 1 else centers.optimised_centers
-    drawn = derive(profile.seed, spec.seed, "centers")
+        backbone = models.small_convnet(in_channels=len(mean), feature_dim=dim)
     head = {
         "sce": lambda: losses.SoftmaxCrossEntropy(classes, dim),
         "center": lambda: losses.CenterLoss(classes, dim),
         "lgm": lambda: losses.LargeMarginGaussianMixture(classes, dim),
-        "mmlda": lambda: losses.MaxMahalanobisLDA(preset(classes, dim, spec.radius), scale=spec.scale),
-        "mmc": lambda: losses.MaxMahalanobisCenter(preset(classes, dim, spec.radius), form=spec.form or "squared", scale=spec.scale),
-        "mmc-rand": lambda: losses.MaxMahalanobisCenter(centers.random_centers(classes, dim, spec.radius, seed=drawn), scale=spec.scale),
-        "mmc-hm": lambda: losses.MaxMahalanobisCenter(
-            centers.hierarchical_centers(data.superclasses(network.dataset), dim, spec.radii, seed=drawn if spec.rotate else None),
-            scale=spec.scale),
-        "emc": lambda: losses.ElasticMaxMahalanobisCenter(preset(classes, dim, spec.radius), alpha=spec.alpha, scale=spec.scale),
-    }[spec.loss]()
-    return models.Classifier(backbone, head, mean=images.float().mean(0) / 255)
+        "mmlda": lambda: losses.MaxMahalanobisLDA(made, scale=spec.scale),
+        "emc": lambda: losses.ElasticMaxMahalanobisCenter(made, alpha=spec.alpha, scale=spec.scale),
+    }.get(spec.loss, lambda: losses.MaxMahalanobisCenter(made, form=spec.form or "squared", scale=spec.scale))()
+    return models.Classifier(backbone, head, mean=mean)
 
 
-def _recipe(profile: Profile, model: str) -> training.Recipe:
+def _centers(profile, model) -> torch.Tensor | None:
+    spec, network = profile.models[model], profile.training[profile.models[model].training]
+    classes, dim, drawn = num_classes(profile, model), network.feature_dim, derive(profile.seed, spec.seed, "centers")
+    if spec.loss in ("sce", "center", "lgm"):
+        return None
+    if spec.loss == "mmc-rand":
+        return centers.random_centers(classes, dim, spec.radius, seed=drawn)
+    if spec.loss == "mmc-hm":
+        return centers.hierarchical_centers(data.superclasses(network.dataset), dim, spec.radii, seed=drawn if spec.rotate else None)
+    # Algorithm 1 where the dimension allows it; in the plane (Fig. 3b) the same criterion's optimum, a regular polygon.
+    return (centers.max_mahalanobis_centers if classes <= dim + 1 else centers.optimised_centers)(classes, dim, spec.radius)
+
+
+def recipe(profile: Profile, model: str) -> training.Recipe:
+    """How a profile's model is trained."""
     spec, network = profile.models[model], profile.training[profile.models[model].training]
     adversarial = None
     if spec.adversarial:
@@ -147,7 +160,7 @@ def train(profile: Profile, model: str, *, time_budget: float | None = None, pro
         test_images, test_labels, test_hash = load_data(network.dataset, "test")
         began = time.perf_counter()
         result = training.fit(
-            build(profile, model), (images, labels), (test_images, test_labels), recipe=_recipe(profile, model), seed=seed,
+            build(profile, model), (images, labels), (test_images, test_labels), recipe=recipe(profile, model), seed=seed,
             folder=folder, device=profile.device, precision=profile.precision, time_budget=time_budget, progress=progress)
         if not result.finished:
             raise TimeBudgetEnded(f"{model} stopped after epoch {len(result.history)} of {network.epochs}; its state is saved")

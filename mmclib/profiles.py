@@ -28,7 +28,7 @@ from mmclib.sections import (
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES = {"digits": 10, "digit-pairs": 100, "mnist": 10, "cifar10": 10, "cifar100": 100}
 STAND_INS = ("digits", "digit-pairs")
-MODEL_FIELDS = ("model", "models", "convergence_models", "table_3_model", "networks", "diagnosed",
+MODEL_FIELDS = ("model", "models", "convergence_models", "table_3_model", "networks", "autoattack", "diagnosed",
                 "elastic", "hierarchical", "forms", "radius", "uncertainty")
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from mmclib import figures, jobs, page, tables, tables_more, theory_figures
+from mmclib import figures, jobs, page, tables, tables_more, tables_variants, theory_figures, verdict
 from mmclib.experiment import ROOT, Profile, read_receipt
-from mmclib.numbers import Item, Missing
+from mmclib.numbers import Item, Missing, NotPlanned
 
 NOT_MADE = "not made yet"
 
@@ -51,11 +51,22 @@ ITEMS = {  # in the paper's order; our own after the paper's
     "Table 2-II": tables_more.table_2_spsa,
     "Table 2-III": tables_more.table_2_transformations,
     "Table 3": tables_more.table_3,
+    "Table 4": tables_variants.table_4,
+    "Table 5": tables_variants.table_5,
     "Figure 5": _theory("figure_5", "Figure 5", "Max-Mahalanobis centers for L = 2, 3, 4"),
     "Figure 6": _theory("figure_6", "Figure 6", "Where the adaptive objectives push a feature"),
     "Objectives": tables.objectives,
     "Convergence": tables.convergence,
     "Curve": tables.curve,
+    "Elastic": tables_variants.elastic,
+    "Hierarchical": tables_variants.hierarchical,
+    "Forms": tables_variants.forms,
+    "Radius": tables_variants.radius,
+    "Uncertainty": tables_variants.uncertainty,
+    "Ladder": verdict.ladder_item,
+    "Diagnosis": verdict.diagnosis,
+    "Self-checks": verdict.self_checks,
+    "Verdict": verdict.claims,
 }
 
 
@@ -81,6 +92,8 @@ def write_all(profile: Profile) -> list[Written]:
             item = build(profile)
             files = write_item(folder, item)
             written.append(Written(item.name, f"{where}/{{{', '.join(files)}}}", item.says, item))
+        except NotPlanned:
+            written.append(Written(name, NOT_MADE, f"profile {profile.name} does not plan it"))
         except Missing as missing:
             written.append(Written(name, NOT_MADE, f"{missing}; make it with: make reproduce PROFILE={profile.name}"))
     page.write(profile, folder, [entry.item for entry in written if entry.item])
@@ -96,10 +109,16 @@ def write_item(folder: Path, item: Item) -> list[str]:
         item.values.to_csv(folder / f"{item.stem}.csv", index=False)
         files = [f"{item.stem}.csv"]
     if item.table is not None:
-        text = f"**{item.name}.** {item.title}\n\n{item.table.to_markdown(disable_numparse=True, colalign=['left'] + ['right'] * item.table.shape[1])}\n"
-        (folder / f"{item.stem}.md").write_text(f"{text}\n{item.notes}\n\n{item.sentence}\n")
+        (folder / f"{item.stem}.md").write_text(markdown(item))
         style = item.table.style.format(escape="latex").format_index(escape="latex").format_index(escape="latex", axis=1)
         text = style.to_latex(hrules=True, column_format="l" + "r" * item.table.shape[1])
         (folder / f"{item.stem}.tex").write_text(text.replace("ε", r"$\varepsilon$"))
         files += [f"{item.stem}.md", f"{item.stem}.tex"]
     return files
+
+
+def markdown(item: Item) -> str:
+    """A table with its title, notes and sentence."""
+    words = [item.table[column].str.contains("[a-z]{4}").any() for column in item.table]  # sentences read from the left
+    table = item.table.to_markdown(disable_numparse=True, colalign=["left", *("left" if word else "right" for word in words)])
+    return f"**{item.name}.** {item.title}\n\n{table}\n\n{item.notes}\n\n{item.sentence}\n"

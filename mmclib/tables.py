@@ -7,6 +7,7 @@ from mmclib.experiment import Profile, model_receipt_path, read_receipt
 from mmclib.numbers import (
     Item,
     Missing,
+    NotPlanned,
     column_title,
     correct,
     epsilon_text,
@@ -86,7 +87,7 @@ def convergence(profile: Profile, methods: list[str] | None = None) -> Item:
     """PGD with ever more steps."""
     methods = [model for model in methods or profile.white_box.models if model in profile.white_box.convergence_models]
     if not methods:
-        raise Missing("none of these models is among convergence_models")
+        raise NotPlanned("none of these models is among convergence_models")
     rows, long = {}, []
     for model in methods:
         cells = {steps: number(evaluation(profile, spec)) for steps, spec in items.convergence(profile, model).items()}
@@ -121,7 +122,8 @@ def figure_3a(profile: Profile, methods: list[str] | None = None) -> Item:
     """Fig. 3a: test error against training time."""
     first = profile.dataset(profile.white_box.models[0])
     long = []
-    for model in methods or [model for model in profile.models if profile.dataset(model) == first and not model.endswith("-2d")]:
+    shown_models = dict.fromkeys([*profile.white_box.models, *(profile.transfer.models if profile.transfer else [])])
+    for model in methods or [model for model in shown_models if profile.dataset(model) == first]:
         if not model_receipt_path(profile, model).exists():
             raise Missing(f"{model} is not trained")
         receipt = read_receipt(model_receipt_path(profile, model))
@@ -134,4 +136,4 @@ def figure_3a(profile: Profile, methods: list[str] | None = None) -> Item:
                      for m in ("sce", "mmc-10", "at-tar-sce", "at-tar-mmc-10") if m in last.index)
     title = figure_title(profile, "Test error against training time")
     return Item("Figure 3a", "figure_3a", "Test error against training time", says, values=values.round(4),
-                figure=figures.training_curves(values, title), notes="Time without the test passes, each model alone in its process.")
+                figure=figures.training_curves(values, title), notes="Time without the test passes, one model at a time in its process.")

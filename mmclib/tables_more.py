@@ -4,7 +4,7 @@ import pandas as pd
 
 from mmclib import figures, items
 from mmclib.experiment import Profile
-from mmclib.numbers import Item, Missing, epsilon_text, evaluation, figure_title, number, shown, with_interval
+from mmclib.numbers import Item, NotPlanned, epsilon_text, evaluation, figure_title, number, shown, with_interval
 
 NO_PAPER = "The paper's cells are lost in the source: paper: not available."
 
@@ -12,7 +12,7 @@ NO_PAPER = "The paper's cells are lost in the source: paper: not available."
 def _methods(section, methods):
     chosen = [model for model in (methods or section.models) if model in section.models] if section else []
     if not chosen:
-        raise Missing("this profile does not evaluate it for these models")
+        raise NotPlanned("this profile does not evaluate it for these models")
     return chosen
 
 
@@ -66,7 +66,7 @@ def table_3(profile: Profile, methods: list[str] | None = None) -> Item:
     """Table 3: SPSA with larger batches, beside the white-box attack that it should approach."""
     plan = profile.spsa
     if not plan or (methods and plan.table_3_model not in methods):
-        raise Missing("this profile does not evaluate it for these models")
+        raise NotPlanned("this profile does not evaluate it for these models")
     model = plan.table_3_model
     cells = {str(count): number(evaluation(profile, spec)) for count, spec in items.table_3(profile).items()}
     name = items.label(model)
@@ -116,7 +116,7 @@ def figure_4(profile: Profile, methods: list[str] | None = None) -> Item:
 def figure_3b(profile: Profile, methods: list[str] | None = None) -> Item:
     """Fig. 3b: how each objective moves a 2-D feature."""
     if not profile.plane or (methods and profile.plane.model.removesuffix("-2d") not in methods):
-        raise Missing("this profile does not draw it for these models")
+        raise NotPlanned("this profile does not draw it for these models")
     results = evaluation(profile, items.plane(profile))
     long = [{"input": place, "objective": name, "step": step, "x": x, "y": y}
             for name, paths in results["paths"].items() for place, path in enumerate(paths) for step, (x, y) in enumerate(path)]

@@ -119,12 +119,15 @@ def test_the_report_says_what_is_missing_and_how_to_make_it(tiny, monkeypatch, t
 
 
 def test_plain_and_papermill_runs_share_receipts(tiny):
-    job = jobs.find(tiny, "train sce")
+    job = jobs.find(tiny, "train sce, mmc-10")
     jobs.run_plain(tiny, job)
     assert job.done()
-    kept = job.receipt.read_bytes()
+    models = {path.name: path.read_bytes() for path in (experiment.results_folder(tiny) / "models").glob("*.json")}
+    assert len(models) == 2
+    kept = told(experiment.read_receipt(job.receipt))
     jobs.run_notebook(tiny, job)
-    assert job.receipt.read_bytes() == kept
+    assert told(experiment.read_receipt(job.receipt)) == kept
+    assert models == {path.name: path.read_bytes() for path in (experiment.results_folder(tiny) / "models").glob("*.json")}
     assert jobs.log_path(tiny, job).exists()
     jobs.log_path(tiny, job).unlink()
 

@@ -57,6 +57,15 @@ def success_margin(features, logits, labels, targets):
     return logit_of(logits, targets) - best_other(logits, targets)
 
 
+def divided(objective, by):
+    """Return the objective on logits divided by `by`: what saturates in the softmax at one scale has gradients at another."""
+    chosen = resolve(objective, None)
+
+    def on_divided_logits(features, logits, labels, targets):
+        return chosen(features, logits / by, labels, targets)
+    return on_divided_logits
+
+
 OBJECTIVES = {f.__name__: f for f in (cross_entropy, untargeted_1, untargeted_2, targeted_1, targeted_2, success_margin)}
 
 
