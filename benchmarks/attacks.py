@@ -31,23 +31,31 @@ def main():
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, name, images, labels, clean = _model(options, device)
     print(f"{name}, clean accuracy {clean:.1%}, {device}, {torch.get_num_threads()} threads, torch {torch.__version__}\n", flush=True)
-    rows = []
+    machine = f"{torch.cuda.get_device_name() if device == 'cuda' else _processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    rows = _kept(options, name, machine)
     for bench in (_pgd, _mim, _carlini_wagner, _spsa, _auto):
         title = bench.__name__.strip("_")
-        if title in options.only:
-            rows += _compare(title, *bench(model, images, labels, options), model, labels, options.rounds if bench in (_pgd, _mim, _spsa) else 1)
-    machine = f"{torch.cuda.get_device_name() if device == 'cuda' else _processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    text = _markdown(name, clean, machine, rows)
-    print(f"\n{text}")
-    report = {"benchmark": "attacks", "markdown": text,
-              "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "model": name,
-              "clean_accuracy": clean,
-              "device": torch.cuda.get_device_name() if device == "cuda" else _processor(), "threads": torch.get_num_threads(),
-              "versions": {package: _version(package) for package in ("torch", "foolbox", "torchattacks", "pyautoattack", "mmclib")},
-              "epsilon": EPSILON, "rows": rows}
-    if options.out:
-        Path(options.out).parent.mkdir(parents=True, exist_ok=True)
-        Path(options.out).write_text(json.dumps(report, indent=1) + "\n")
+        if title not in options.only:
+            continue
+        rounds = options.rounds if bench in (_pgd, _mim, _spsa) else 1
+        rows = [row for row in rows if row["attack"] != title] + _compare(title, *bench(model, images, labels, options), model, labels, rounds)
+        if options.out:  # after each attack: the slow peers take long enough to be interrupted
+            Path(options.out).parent.mkdir(parents=True, exist_ok=True)
+            Path(options.out).write_text(json.dumps({
+                "benchmark": "attacks", "markdown": _markdown(name, clean, machine, rows),
+                "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "model": name, "clean_accuracy": clean,
+                "machine": machine, "epsilon": EPSILON, "rows": rows,
+                "versions": {package: _version(package) for package in ("torch", "foolbox", "torchattacks", "pyautoattack", "mmclib")},
+            }, indent=1) + "\n")
+    print(f"\n{_markdown(name, clean, machine, rows)}")
+
+
+def _kept(options, name, machine):
+    """The rows of other attacks that an earlier run on this model and machine left in the same file."""
+    if not (options.out and Path(options.out).exists()):
+        return []
+    earlier = json.loads(Path(options.out).read_text())
+    return earlier["rows"] if (earlier["model"], earlier["machine"]) == (name, machine) else []
 
 
 def _pgd(model, images, labels, options):
