@@ -80,7 +80,9 @@ def evaluations(profile: Profile, model: str) -> list[Evaluation]:
     if model in (substitutes := transfer(profile)):
         specs.append(substitutes[model])
     if model in profile.verdict.diagnosed:
-        specs += [diagnosis(profile, model), libraries(profile, model)]
+        specs.append(diagnosis(profile, model))
+        if model == "mmc-10":  # the one that other libraries misjudge
+            specs.append(libraries(profile, model))
     return specs
 
 
