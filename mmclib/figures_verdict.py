@@ -54,7 +54,7 @@ def diagnosis(seen: dict, epsilon: float, title: str):
                 if np.ptp(values) > 0:
                     figure.colorbar(drawn, ax=row[place])
                 else:
-                    row[place].text(0.5, 0.5, f"exactly {values[0, 0]:g}\neverywhere", transform=row[place].transAxes, ha="center", va="center",
+                    row[place].text(0.5, 0.5, f"exactly {abs(values[0, 0]):g}\neverywhere", transform=row[place].transAxes, ha="center", va="center",
                                     color="white", fontsize=8)
                 row[place].grid(False)
                 row[place].set(xlabel="along the margin's gradient", ylabel="along random signs", aspect="equal")

@@ -122,10 +122,11 @@ def white_box(profile: Profile, model: str) -> list[Evaluation]:
         specs += carlini_wagner(profile, model).values()
     if profile.plane and profile.plane.model == f"{model}-2d":  # the same method with two features, for Fig. 3b
         specs.append(plane(profile))
-    return _once(profile, specs)
+    return once(profile, specs)
 
 
-def _once(profile: Profile, specs: list[Evaluation]) -> list[Evaluation]:
+def once(profile: Profile, specs: list[Evaluation]) -> list[Evaluation]:
+    """The evaluations, each once, in their order."""
     return list({spec.identity(profile): spec for spec in specs}.values())
 
 
@@ -194,7 +195,7 @@ def black_box(profile: Profile, model: str) -> list[Evaluation]:
         specs += spsa(profile, model).values()
     if profile.spsa and model == profile.spsa.table_3_model:
         specs += table_3(profile).values()
-    return _once(profile, specs)
+    return once(profile, specs)
 
 
 def general_purpose(profile: Profile, model: str) -> list[Evaluation]:

@@ -69,7 +69,7 @@ def libraries(profile: Profile, model: str) -> Evaluation:
 
 def step_time(profile: Profile, model: str, against: str) -> Evaluation:
     """What a loss costs per training step, over another's on the same network."""
-    return Evaluation(model, "step_time", 1, settings={"against": against, "rounds": 15})
+    return Evaluation(model, "step_time", 1, settings={"against": against, "against_identity": model_identity(profile, against), "rounds": 15})
 
 
 def evaluations(profile: Profile, model: str) -> list[Evaluation]:

@@ -30,11 +30,8 @@ def plane(profile, spec, classifier, images, labels, *, partial, progress) -> di
     for name in ("cross_entropy", "untargeted_1", "targeted_1"):
         current, path = start, [_features(classifier, start)]
         for _ in range(settings["steps"]):
-            current = current.detach().requires_grad_()
-            z = classifier.features(current)
-            value = OBJECTIVES[name](z, classifier.head.logits(z), own, goals if name == "targeted_1" else None)
-            gradients, = torch.autograd.grad(value.sum(), current)
-            current = signed_step(current.detach(), gradients, start, settings["epsilon"], settings["step_size"])
+            _, gradients = _objective_gradient(classifier, current, own, name, goals if name == "targeted_1" else None)
+            current = signed_step(current, gradients, start, settings["epsilon"], settings["step_size"])
             path.append(_features(classifier, current))
         paths[name] = _rounded(torch.stack(path, 1))  # (inputs, steps + 1, 2)
     return {"features": _rounded(features), "labels": labels.tolist(), "inputs": chosen.tolist(), "targets": goals.tolist(),
@@ -120,11 +117,11 @@ def diagnosis(profile, spec, classifier, images, labels, *, partial, progress) -
             "surface": _surface(classifier, pixels[chosen:chosen + 1], own[chosen:chosen + 1], settings, derive(profile.seed, "surface"))}
 
 
-def _objective_gradient(classifier, images, labels, name):
+def _objective_gradient(classifier, images, labels, name, targets=None):
     images = images.detach().requires_grad_()
     z = classifier.features(images)
     logits = classifier.head.logits(z)
-    gradient, = torch.autograd.grad(OBJECTIVES[name](z, logits, labels, None).sum(), images)
+    gradient, = torch.autograd.grad(OBJECTIVES[name](z, logits, labels, targets).sum(), images)
     return logits.detach(), gradient
 
 

@@ -176,6 +176,7 @@ def train(profile: Profile, model: str, *, time_budget: float | None = None, pro
             "provenance": provenance(profile, time.perf_counter() - began) | {"epoch_seconds": seconds},
         }
         write_receipt(receipt_path, receipt)
+        checkpoints.remove_states(folder)
         return TrainedModel(classifier, receipt, receipt_path)
 
 

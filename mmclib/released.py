@@ -78,8 +78,8 @@ def _card(profile: Profile, key: str, card: dict) -> str:
         f"* {made['device']}, {made['seconds'] / 3600:.2f} hours, torch {made['torch']}, commit {(made['commit'] or 'unknown')[:10]}.",
         f"* sha256 `{card['sha256']}`", "", "Not for use: a research model, made to be attacked.", ""]
     try:
-        found = {title: number(look_up(profile, spec)) for name, title in ladder.RUNGS.items()
-                 if (spec := ladder.rungs(profile, key).get(name)) is not None} if profile.verdict and key in profile.verdict.models else {}
+        found = {title: number(look_up(profile, rung)) for name, title in ladder.RUNGS.items()
+                 if (rung := ladder.rungs(profile, key).get(name)) is not None} if profile.verdict and key in profile.verdict.models else {}
     except Missing:
         found = {}
     if found:

@@ -63,4 +63,4 @@ def evaluations(profile: Profile, model: str) -> list[Evaluation]:
         specs += variant(profile, model).values()
     if profile.variants and model in profile.variants.uncertainty:
         specs.append(uncertainty(profile, model))
-    return list({spec.identity(profile): spec for spec in specs}.values())
+    return items.once(profile, specs)
