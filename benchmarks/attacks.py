@@ -31,14 +31,17 @@ def main():
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, name, images, labels, clean = _model(options, device)
     print(f"{name}, clean accuracy {clean:.1%}, {device}, {torch.get_num_threads()} threads, torch {torch.__version__}\n", flush=True)
-    machine = f"{torch.cuda.get_device_name() if device == 'cuda' else _processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    chip = torch.cuda.get_device_name() if device == "cuda" else _processor()
+    machine = f"{chip}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     rows = _kept(options, name, machine)
     for bench in (_pgd, _mim, _carlini_wagner, _spsa, _auto):
         title = bench.__name__.strip("_")
         if title not in options.only:
             continue
         rounds = options.rounds if bench in (_pgd, _mim, _spsa) else 1
-        rows = [row for row in rows if row["attack"] != title] + _compare(title, *bench(model, images, labels, options), model, labels, rounds)
+        rows = [row for row in rows if row["attack"] != title] + _compare(
+            title, *bench(model, images, labels, options), model, labels, rounds
+        )
         if options.out:  # after each attack: the slow peers take long enough to be interrupted
             Path(options.out).parent.mkdir(parents=True, exist_ok=True)
             Path(options.out).write_text(json.dumps({
@@ -78,9 +81,16 @@ def _pgd(model, images, labels, options):
 
 def _mim(model, images, labels, options):
     import torchattacks
-    return f"MIM-10, {len(images)} images", images, {
-        "mmclib, margin": lambda: attacks.mim(model, images, labels, objective="untargeted_2", epsilon=EPSILON, step_size=STEP, steps=10).images,
-        "torchattacks": lambda: torchattacks.MIFGSM(model, eps=EPSILON, alpha=STEP, steps=10)(images, labels)}
+    return (
+        f"MIM-10, {len(images)} images",
+        images,
+        {
+            "mmclib, margin": lambda: (
+                attacks.mim(model, images, labels, objective="untargeted_2", epsilon=EPSILON, step_size=STEP, steps=10).images
+            ),
+            "torchattacks": lambda: torchattacks.MIFGSM(model, eps=EPSILON, alpha=STEP, steps=10)(images, labels),
+        },
+    )
 
 
 def _carlini_wagner(model, images, labels, options):
@@ -149,7 +159,8 @@ def _model(options, device):
     if options.small:
         model, name, test = _small_model()
     else:
-        model, name, test = models.load_released(RELEASED), f"ResNet v2 n = 5, MMC-10, CIFAR-10 (released model {RELEASED})", data.load("cifar10", "test")
+        name = f"ResNet v2 n = 5, MMC-10, CIFAR-10 (released model {RELEASED})"
+        model, test = models.load_released(RELEASED), data.load("cifar10", "test")
     model = model.to(device).eval()
     images, labels = (tensor[:options.images] for tensor in test)
     clean = evaluation.accuracy(model, images, labels).accuracy
@@ -169,7 +180,12 @@ def _small_model():
 
 
 def _markdown(name, clean, machine, rows):
-    lines = [f"{name}, clean accuracy {clean:.1%} on these images; {machine}", "", "| setting | contestant | seconds | times ours | robust accuracy | mean l2 of successes |", "|---|---|---:|---:|---:|---:|"]
+    lines = [
+        f"{name}, clean accuracy {clean:.1%} on these images; {machine}",
+        "",
+        "| setting | contestant | seconds | times ours | robust accuracy | mean l2 of successes |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
     for row in rows:
         lines.append(f"| {row['setting']} | {row['contestant']} | {row['seconds']:.2f} | {row['ratio']:.2f} | {row['robust_accuracy']:.1%} "
               f"| {row['mean_l2_of_successes']:.4f} |")
@@ -194,7 +210,8 @@ def _options():
 
 def _processor():
     info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
 

@@ -3,7 +3,10 @@
 from importlib import import_module
 
 __version__ = "0.1.0"
-_MODULES = ("attacks", "centers", "checks", "data", "density", "evaluation", "experiment", "losses", "models", "profiles", "report", "seeds", "training")
+_MODULES = (
+    "attacks", "centers", "checks", "data", "density", "evaluation", "experiment", "losses", "models", "profiles", "report",
+    "seeds", "training",
+)
 
 
 def __getattr__(name):

@@ -53,7 +53,9 @@ def _attack(profile, spec, classifier, images, labels, *, partial, progress) -> 
     hyper = {key: value for key, value in spec.settings.items() if key not in ("draw", "divide_logits")}
     if "divide_logits" in spec.settings:
         hyper["objective"] = divided(hyper["objective"], spec.settings["divide_logits"])
-    targets = evaluation.random_targets(labels, num_classes(profile, spec.model), seed=derive(profile.seed, "targets")) if spec.targeted else None
+    targets = (
+        evaluation.random_targets(labels, num_classes(profile, spec.model), seed=derive(profile.seed, "targets")) if spec.targeted else None
+    )
     outcome = evaluation.robust_accuracy(
         classifier, images, labels, getattr(attacks, spec.attack), targets=targets, seed=_seed(profile, spec),
         batch_size=profile.batch_size, partial=partial, progress=progress, **hyper)

@@ -125,15 +125,20 @@ def transfer_matrices(data: pd.DataFrame, title: str):
 def attack_paths(results: dict, title: str):
     """Fig. 3b: the test features by class, and where each objective drives the attacked inputs; `results` from the receipt."""
     marked = (10, 50)
-    looks = {"cross_entropy": ("non-adaptive: cross-entropy", "#666666", "o"), "untargeted_1": (r"adaptive: $L_{Ada}^{un,1}$", "#000000", "s"),
-             "targeted_1": (r"adaptive: $L_{Ada}^{tar,1}$", "#B2182B", "D")}
+    looks = {
+        "cross_entropy": ("non-adaptive: cross-entropy", "#666666", "o"),
+        "untargeted_1": (r"adaptive: $L_{Ada}^{un,1}$", "#000000", "s"),
+        "targeted_1": (r"adaptive: $L_{Ada}^{tar,1}$", "#B2182B", "D"),
+    }
     inputs = results["inputs"]
     with plt.style.context(STYLE):
         figure, axes = plt.subplots(1, len(inputs), figsize=(3.7 * len(inputs), 3.9), sharex=True, sharey=True, squeeze=False)
         for place, axis in enumerate(axes[0]):
             x, y = zip(*results["features"], strict=True)
             few = len(x) < 2000
-            axis.scatter(x, y, c=results["labels"], cmap="tab10", s=8 if few else 2, alpha=0.6 if few else 0.35, linewidths=0, rasterized=True)
+            axis.scatter(
+                x, y, c=results["labels"], cmap="tab10", s=8 if few else 2, alpha=0.6 if few else 0.35, linewidths=0, rasterized=True
+            )
             for number, (x, y) in enumerate(results["centers"]):
                 axis.annotate(str(number), (x, y), ha="center", va="center", fontsize=7,
                               bbox={"boxstyle": "circle", "facecolor": "white", "edgecolor": "0.4", "alpha": 0.9})
@@ -145,8 +150,11 @@ def attack_paths(results: dict, title: str):
                     axis.annotate(f"Iter-{step}", path[step], fontsize=6.5, color=colour, xytext=(3, 3), textcoords="offset points")
             axis.plot(*results["paths"]["cross_entropy"][place][0], marker="*", color="black", markersize=12,
                       markeredgecolor="white", linestyle="none", zorder=5)
-            axis.set(title=f"input {place + 1}, class {results['labels'][inputs[place]]}, target {results['targets'][place]}", xlabel="$z_1$",
-                     aspect="equal")
+            axis.set(
+                title=f"input {place + 1}, class {results['labels'][inputs[place]]}, target {results['targets'][place]}",
+                xlabel="$z_1$",
+                aspect="equal",
+            )
         axes[0][0].set_ylabel("$z_2$")
         figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
         figure.suptitle(title, fontsize=9.5)

@@ -7,8 +7,15 @@ import pandas as pd
 from mmclib.figures import OBJECTIVES, STYLE, line_style
 from mmclib.items import label
 
-SHORT = {"cross_entropy": "PGD\ncross-entropy", "divided": "logits\n/ 2C²", "untargeted_1": "$L_{Ada}^{un,1}$\n(the paper's)",
-         "untargeted_2": "margin\n$L_{Ada}^{un,2}$", "restarts": "restarts", "multi_targeted": "every wrong\nclass", "autoattack": "AutoAttack"}
+SHORT = {
+    "cross_entropy": "PGD\ncross-entropy",
+    "divided": "logits\n/ 2C²",
+    "untargeted_1": "$L_{Ada}^{un,1}$\n(the paper's)",
+    "untargeted_2": "margin\n$L_{Ada}^{un,2}$",
+    "restarts": "restarts",
+    "multi_targeted": "every wrong\nclass",
+    "autoattack": "AutoAttack",
+}
 
 
 def ladder(data: pd.DataFrame, title: str):
@@ -54,8 +61,16 @@ def diagnosis(seen: dict, epsilon: float, title: str):
                 if np.ptp(values) > 0:
                     figure.colorbar(drawn, ax=row[place])
                 else:
-                    row[place].text(0.5, 0.5, f"exactly {abs(values[0, 0]):g}\neverywhere", transform=row[place].transAxes, ha="center", va="center",
-                                    color="white", fontsize=8)
+                    row[place].text(
+                        0.5,
+                        0.5,
+                        f"exactly {abs(values[0, 0]):g}\neverywhere",
+                        transform=row[place].transAxes,
+                        ha="center",
+                        va="center",
+                        color="white",
+                        fontsize=8,
+                    )
                 row[place].grid(False)
                 row[place].set(xlabel="along the margin's gradient", ylabel="along random signs", aspect="equal")
         axes[0][0].set_title("logit gaps (dashed: softmax saturates)", fontsize=7.5)

@@ -7,13 +7,33 @@ from mmclib.experiment import CLASSES, Profile, identity, model_identity, result
 
 # Row names as the paper prints them, then those of its variants.
 LABELS = {
-    "sce": "SCE", "center": "Center loss", "mmlda": "MMLDA", "lgm": "L-GM", "mmc-10-rand": "MMC-10 (rand)",
-    "mmc-10": "MMC-10", "mmc-100": "MMC-100", "at-tar-sce": "AT_tar10 (SCE)", "at-tar-mmc-10": "AT_tar10 (MMC-10)",
-    "at-tar-mmc-100": "AT_tar10 (MMC-100)", "mmc-10-2d": "MMC-10, 2 features", "at-un-sce": "AT_un10 (SCE)", "at-un-mmc-10": "AT_un10 (MMC-10)",
-    "mmc-1": "MMC-1", "mmc-3": "MMC-3", "mmc-30": "MMC-30", "mmc-10-abs": "MMC-10, absolute", "mmc-10-huber": "MMC-10, Huber",
-    "at-un-mmc-10-abs": "AT_un10 (MMC-10, absolute)", "at-un-mmc-10-huber": "AT_un10 (MMC-10, Huber)",
-    "emc-0.1": "EMC-10, α = 0.1", "emc-1": "EMC-10, α = 1", "emc-10": "EMC-10, α = 10",
-    "hm-10-3": "HM (10, 3)", "hm-10-5": "HM (10, 5)", "hm-10-5-rot": "HM (10, 5), rotated", "hm-10-10-rot": "HM (10, 10), rotated",
+    "sce": "SCE",
+    "center": "Center loss",
+    "mmlda": "MMLDA",
+    "lgm": "L-GM",
+    "mmc-10-rand": "MMC-10 (rand)",
+    "mmc-10": "MMC-10",
+    "mmc-100": "MMC-100",
+    "at-tar-sce": "AT_tar10 (SCE)",
+    "at-tar-mmc-10": "AT_tar10 (MMC-10)",
+    "at-tar-mmc-100": "AT_tar10 (MMC-100)",
+    "mmc-10-2d": "MMC-10, 2 features",
+    "at-un-sce": "AT_un10 (SCE)",
+    "at-un-mmc-10": "AT_un10 (MMC-10)",
+    "mmc-1": "MMC-1",
+    "mmc-3": "MMC-3",
+    "mmc-30": "MMC-30",
+    "mmc-10-abs": "MMC-10, absolute",
+    "mmc-10-huber": "MMC-10, Huber",
+    "at-un-mmc-10-abs": "AT_un10 (MMC-10, absolute)",
+    "at-un-mmc-10-huber": "AT_un10 (MMC-10, Huber)",
+    "emc-0.1": "EMC-10, α = 0.1",
+    "emc-1": "EMC-10, α = 1",
+    "emc-10": "EMC-10, α = 10",
+    "hm-10-3": "HM (10, 3)",
+    "hm-10-5": "HM (10, 5)",
+    "hm-10-5-rot": "HM (10, 5), rotated",
+    "hm-10-10-rot": "HM (10, 10), rotated",
 }
 PLACES = ("pairs-", "cifar100-", "mnist-", "deep-")  # what a model's key may begin with: its data set and network, said elsewhere
 ADAPTIVE = ("mmc", "mmc-rand", "mmc-hm", "emc")  # losses attacked with the paper's adaptive objectives (App. B.4)
@@ -166,8 +186,14 @@ def _spsa(profile, model, targeted, epsilon, evaluations) -> Evaluation:
 def transformations(profile: Profile, model: str) -> dict[str, list[Evaluation]]:
     """Table 2, part III (Sec. 4.5): several draws of each, whose mean accuracy is the cell."""
     plan = profile.transformations
-    return {"noise": [Evaluation(model, "gaussian_noise", plan.images, settings={"sigma": plan.sigma, "draw": draw}) for draw in range(plan.draws)],
-            "rotation": [Evaluation(model, "rotation", plan.images, settings={"degrees": plan.degrees, "draw": draw}) for draw in range(plan.draws)]}
+    return {
+        "noise": [
+            Evaluation(model, "gaussian_noise", plan.images, settings={"sigma": plan.sigma, "draw": draw}) for draw in range(plan.draws)
+        ],
+        "rotation": [
+            Evaluation(model, "rotation", plan.images, settings={"degrees": plan.degrees, "draw": draw}) for draw in range(plan.draws)
+        ],
+    }
 
 
 def transfer(profile: Profile, substitute: str) -> dict[tuple[str, float], Evaluation]:

@@ -43,7 +43,9 @@ def plan(profile: Profile) -> list[Job]:
     jobs += _table_jobs(profile, trained, "white box", "03_white_box", profile.white_box.models, items.white_box)
     jobs += _table_jobs(profile, trained, "black box", "04_black_box", items.black_box_models(profile), items.black_box)
     if profile.transformations:
-        jobs += _table_jobs(profile, trained, "general purpose", "05_general_purpose", profile.transformations.models, items.general_purpose)
+        jobs += _table_jobs(
+            profile, trained, "general purpose", "05_general_purpose", profile.transformations.models, items.general_purpose
+        )
     if later := variants.models(profile):
         jobs += _table_jobs(profile, trained, "cifar100", "06_cifar100", later, variants.evaluations)
     if profile.verdict:
@@ -90,8 +92,17 @@ def _table_jobs(profile, trained, name, notebook, models, evaluations) -> list[J
             specs = [spec for member in group for spec in evaluations(profile, member)]
             used = dict.fromkeys(each for spec in specs for each in spec.models())
             seconds = sum(spec.gradients() / _rate(profile, spec.model) for spec in specs)
-            shards.append(_job(profile, f"{name}: {', '.join(group)}", notebook, identity(name, of=[spec.identity(profile) for spec in specs]),
-                               needs=list(dict.fromkeys(trained[each] for each in used)), seconds=seconds, methods=group))
+            shards.append(
+                _job(
+                    profile,
+                    f"{name}: {', '.join(group)}",
+                    notebook,
+                    identity(name, of=[spec.identity(profile) for spec in specs]),
+                    needs=list(dict.fromkeys(trained[each] for each in used)),
+                    seconds=seconds,
+                    methods=group,
+                )
+            )
             group, work = [], 0.0
     if len(shards) < 2:  # nothing to gather
         return [replace(shard, name=name) for shard in shards]

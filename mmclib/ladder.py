@@ -40,8 +40,12 @@ def checks(profile: Profile, model: str) -> dict[str, Evaluation]:
         "single_step": _of(profile, model, "pgd", margin | {"steps": 1, "step_size": epsilon, "start": "clean", "restarts": 1}),
         "unbounded": _of(profile, model, "pgd", margin | {"epsilon": 1.0, "step_size": 0.1, "restarts": 1}),
         "longer": _of(profile, model, "multi_targeted", longer | {"steps": 2 * plan.steps}),
-        "black_box": _of(profile, model, "spsa", {"epsilon": epsilon, "evaluations": plan.queries, "steps": 10, "learning_rate": 2 * epsilon / 10,
-                                                  "objective": "untargeted_2"}),
+        "black_box": _of(
+            profile,
+            model,
+            "spsa",
+            {"epsilon": epsilon, "evaluations": plan.queries, "steps": 10, "learning_rate": 2 * epsilon / 10, "objective": "untargeted_2"},
+        ),
         "repeated": _of(profile, model, "repeated", {}),
     }
 
@@ -49,16 +53,25 @@ def checks(profile: Profile, model: str) -> dict[str, Evaluation]:
 def transfer(profile: Profile) -> dict[str, Evaluation]:
     """Margin PGD crafted on one model and tried on all: by substitute, of which each target needs one that is not itself."""
     plan, white_box = profile.verdict, profile.white_box
-    settings = {"epsilon": white_box.epsilons[0], "steps": white_box.steps[1], "step_size": white_box.step_size, "objective": "untargeted_2",
-                "targets": {target: model_identity(profile, target) for target in plan.models}}
+    settings = {
+        "epsilon": white_box.epsilons[0],
+        "steps": white_box.steps[1],
+        "step_size": white_box.step_size,
+        "objective": "untargeted_2",
+        "targets": {target: model_identity(profile, target) for target in plan.models},
+    }
     return {substitute: _of(profile, substitute, "transfer_pgd", settings) for substitute in plan.models[:2]}
 
 
 def diagnosis(profile: Profile, model: str) -> Evaluation:
     """Logit scales, objectives against iterations, and slices of the loss surface around one image."""
     white_box = profile.white_box
-    return _of(profile, model, "diagnosis", {"epsilon": white_box.epsilons[0], "steps": white_box.steps[1], "step_size": white_box.step_size,
-                                             "grid": 21})
+    return _of(
+        profile,
+        model,
+        "diagnosis",
+        {"epsilon": white_box.epsilons[0], "steps": white_box.steps[1], "step_size": white_box.step_size, "grid": 21},
+    )
 
 
 def libraries(profile: Profile, model: str) -> Evaluation:
@@ -69,7 +82,9 @@ def libraries(profile: Profile, model: str) -> Evaluation:
 
 def step_time(profile: Profile, model: str, against: str) -> Evaluation:
     """What a loss costs per training step, over another's on the same network."""
-    return Evaluation(model, "step_time", 1, settings={"against": against, "against_identity": model_identity(profile, against), "rounds": 15})
+    return Evaluation(
+        model, "step_time", 1, settings={"against": against, "against_identity": model_identity(profile, against), "rounds": 15}
+    )
 
 
 def evaluations(profile: Profile, model: str) -> list[Evaluation]:

@@ -4,7 +4,8 @@ import ctypes
 import sys
 from functools import cache
 
-# mallopt's parameters (malloc.h) and values: never trim the heap, serve blocks up to 32 MiB (the most it takes) from it, grow it by 256 MiB.
+# mallopt's parameters (malloc.h) and values: never trim the heap, serve blocks up to 32 MiB (the most it takes) from it, and grow it
+# by 256 MiB at a time.
 _POLICY = ((-1, 2**31 - 1), (-3, 2**25), (-2, 2**28))
 
 

@@ -143,15 +143,19 @@ def libraries(profile, spec, classifier, images, labels, *, partial, progress) -
 
 
 def step_time(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
-    """Time of a training step over that of `against`, both alternating in this process: what a loss costs, whatever else the machine does."""
-    names, (train_images, train_labels, _) = (spec.model, spec.settings["against"]), pipeline.load_data(profile.dataset(spec.model), "train", 200)
+    """Time of a training step over that of `against`, alternating in one process: what a loss costs, whatever else the machine does."""
+    names = (spec.model, spec.settings["against"])
+    train_images, train_labels, _ = pipeline.load_data(profile.dataset(spec.model), "train", 200)
     steppers = {}
     for name in names:
         network = pipeline.build(profile, name).to(profile.device, memory_format=torch.channels_last)
         recipe = pipeline.recipe(profile, name)
         steppers[name] = Stepper(network, make_optimizer(network, recipe), recipe, profile.precision)
     size = pipeline.recipe(profile, spec.model).batch_size
-    batch = (train_images[:size].to(profile.device).float() / 255).contiguous(memory_format=torch.channels_last), train_labels[:size].to(profile.device)
+    batch = (
+        (train_images[:size].to(profile.device).float() / 255).contiguous(memory_format=torch.channels_last),
+        train_labels[:size].to(profile.device),
+    )
 
     def block(name, steps):
         began = time.perf_counter()

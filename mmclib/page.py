@@ -8,8 +8,10 @@ from mmclib.experiment import Profile
 CSS = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin: 2.5rem 0 .3rem; border-top: 1px solid #ddd; padding-top: 1rem }
-table { border-collapse: collapse; font-size: .82rem; margin: .6rem 0; font-variant-numeric: tabular-nums; display: block; overflow-x: auto }
-th, td { padding: .25rem .55rem; text-align: right; border-bottom: 1px solid #e5e5e5 } th:first-child { text-align: left; white-space: nowrap }
+table { border-collapse: collapse; font-size: .82rem; margin: .6rem 0; font-variant-numeric: tabular-nums; display: block;
+        overflow-x: auto }
+th, td { padding: .25rem .55rem; text-align: right; border-bottom: 1px solid #e5e5e5 }
+th:first-child { text-align: left; white-space: nowrap }
 thead th { border-bottom: 2px solid #888; vertical-align: bottom } caption { text-align: left; font-weight: 600; padding: .3rem 0 }
 img { max-width: 100%; height: auto } .says { background: #f4f6f8; padding: .5rem .8rem; border-left: 3px solid #0072B2 }
 .notes { color: #555; font-size: .85rem } .stand-in { background: #fff4e0; padding: .5rem .8rem; border-left: 3px solid #E69F00 }
@@ -23,7 +25,9 @@ def write(profile: Profile, folder: Path, items: list) -> Path:
         parts.append(f'<p class="stand-in">Made with: {html.escape(profile.title)}. These numbers are real, but not the paper\'s setting, '
                      "so none is called reproduced or not; the paper's own stand beside them for orientation.</p>")
     for item in items:
-        parts.append(f'<h2 id="{item.stem}">{html.escape(item.name)}. {html.escape(item.title)}</h2><p class="says">{html.escape(item.sentence)}</p>')
+        parts.append(
+            f'<h2 id="{item.stem}">{html.escape(item.name)}. {html.escape(item.title)}</h2><p class="says">{html.escape(item.sentence)}</p>'
+        )
         if item.figure is not None:
             parts.append(f'<img src="{item.stem}.png" alt="{html.escape(item.title)}" loading="lazy">')
         if item.table is not None:

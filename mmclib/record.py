@@ -13,7 +13,7 @@ _BLOCK = re.compile(r"(<!-- record: ([a-z/_]+) -->\n).*?(<!-- end -->)", re.DOTA
 
 
 def update(path: Path = ROOT / "README.md") -> str:
-    """The text of a Markdown file with every `<!-- record: NAME -->` block made anew; NAME is a profile, or a file of benchmarks/results."""
+    """A Markdown file's text, every `<!-- record: NAME -->` block made anew; NAME is a profile, or a file of benchmarks/results."""
     from mmclib.experiment import load_profile
 
     def anew(match):
@@ -25,15 +25,21 @@ def update(path: Path = ROOT / "README.md") -> str:
 
 def block(profile: Profile) -> str:
     """Trained models and the main tables of a profile, as Markdown."""
-    lines = [f"**Trained models** (profile `{profile.name}`)", "", "| model | data | epochs | test accuracy (%) | hours | device | receipt |",
-             "|---|---|---:|---:|---:|---|---|"]
+    lines = [
+        f"**Trained models** (profile `{profile.name}`)",
+        "",
+        "| model | data | epochs | test accuracy (%) | hours | device | receipt |",
+        "|---|---|---:|---:|---:|---|---|",
+    ]
     for model in profile.models:
         path = model_receipt_path(profile, model)
         if path.exists():
             receipt = read_receipt(path)
             network, made = receipt["config"]["network"], receipt["provenance"]
-            lines.append(f"| {items.label(model)} | {network['dataset']} | {network['epochs']} | {100 * receipt['results']['test_accuracy']:.2f} "
-                         f"| {made['epoch_seconds'][-1] / 3600:.2f} | {made['device']} | `{path.stem}` |")
+            lines.append(
+                f"| {items.label(model)} | {network['dataset']} | {network['epochs']} | {100 * receipt['results']['test_accuracy']:.2f} "
+                f"| {made['epoch_seconds'][-1] / 3600:.2f} | {made['device']} | `{path.stem}` |"
+            )
     for name in SHOWN:
         try:
             item = report.ITEMS[name](profile)

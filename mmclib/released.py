@@ -30,7 +30,9 @@ def load(name: str) -> Classifier:
     if not path.exists():
         raise ValueError(f"there is no released model {name!r}; known: {', '.join(names()) or 'none'}")
     if hashlib.sha256(path.read_bytes()).hexdigest() != json.loads(path.with_suffix(".json").read_text())["sha256"]:
-        raise ValueError(f"released model {name!r} is damaged: its sha256 is not the one in {path.with_suffix('.json').name}; fetch it again")
+        raise ValueError(
+            f"released model {name!r} is damaged: its sha256 is not the one in {path.with_suffix('.json').name}; fetch it again"
+        )
     state, metadata = checkpoints.load_model_state(path)
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     network = Training(**metadata["network"])
@@ -69,14 +71,24 @@ def _card(profile: Profile, key: str, card: dict) -> str:
     spec, network, made = profile.models[key], profile.training[profile.models[key].training], card["provenance"]
     trained = f"{spec.adversarial} adversarial training" if spec.adversarial else "standard training"
     lines = [
-        f"# {card['name']}", "", f"`mmclib.models.load_released(\"{card['name']}\")`: loss {spec.loss}"
-        + (f", C_MM = {spec.radius:g}" if spec.loss.startswith(("mm", "emc")) else "") + f", {trained} on {network.dataset}, {network.epochs} epochs.", "",
-        f"* Network: {network.architecture}" + (f" v{network.version}, n = {network.blocks}" if network.architecture == "resnet" else "")
+        f"# {card['name']}",
+        "",
+        f'`mmclib.models.load_released("{card["name"]}")`: loss {spec.loss}'
+        + (f", C_MM = {spec.radius:g}" if spec.loss.startswith(("mm", "emc")) else "")
+        + f", {trained} on {network.dataset}, {network.epochs} epochs.",
+        "",
+        f"* Network: {network.architecture}"
+        + (f" v{network.version}, n = {network.blocks}" if network.architecture == "resnet" else "")
         + f", {network.feature_dim} features. Images in [0, 1]; the training mean is inside the model.",
         f"* Test accuracy after the last epoch: {100 * card['test_accuracy']:.2f} % (receipt `{card['receipt']}`).",
-        f"* Weights in {card['precision']} precision" + (", which changes no prediction on the test set." if card["precision"] == "half" else "."),
+        f"* Weights in {card['precision']} precision"
+        + (", which changes no prediction on the test set." if card["precision"] == "half" else "."),
         f"* {made['device']}, {made['seconds'] / 3600:.2f} hours, torch {made['torch']}, commit {(made['commit'] or 'unknown')[:10]}.",
-        f"* sha256 `{card['sha256']}`", "", "Not for use: a research model, made to be attacked.", ""]
+        f"* sha256 `{card['sha256']}`",
+        "",
+        "Not for use: a research model, made to be attacked.",
+        "",
+    ]
     try:
         found = {title: number(look_up(profile, rung)) for name, title in ladder.RUNGS.items()
                  if (rung := ladder.rungs(profile, key).get(name)) is not None} if profile.verdict and key in profile.verdict.models else {}

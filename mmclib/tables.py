@@ -35,12 +35,21 @@ def table_1(profile: Profile, methods: list[str] | None = None) -> Item:
                          "verdict": verdict(profile, cell["accuracy"], paper)})
     values = pd.DataFrame(long)
     papers = printed.rename(columns=_paper_title)
-    return Item("Table 1", "table_1", "White-box PGD: accuracy (%) against the true label", _table_1_says(profile, values),
-                pd.DataFrame(rows).T, papers, values.round(4),
-                notes="MMC rows under the adaptive objectives L_Ada^{un,1} and L_Ada^{tar,1}, the others under cross-entropy, as in the paper. "
-                      f"{profile.white_box.images} test images, {profile.white_box.restarts} random starts, best iterate kept."
-                      + "".join(f" AT rows: {network.steps} steps of {epsilon_text(network.step_size)} at ε = {epsilon_text(network.epsilon)}."
-                                for network in profile.at_networks()))
+    return Item(
+        "Table 1",
+        "table_1",
+        "White-box PGD: accuracy (%) against the true label",
+        _table_1_says(profile, values),
+        pd.DataFrame(rows).T,
+        papers,
+        values.round(4),
+        notes="MMC rows under the adaptive objectives L_Ada^{un,1} and L_Ada^{tar,1}, the others under cross-entropy, as in the paper. "
+        f"{profile.white_box.images} test images, {profile.white_box.restarts} random starts, best iterate kept."
+        + "".join(
+            f" AT rows: {network.steps} steps of {epsilon_text(network.step_size)} at ε = {epsilon_text(network.epsilon)}."
+            for network in profile.at_networks()
+        ),
+    )
 
 
 def _paper_title(column: str) -> str:
@@ -51,7 +60,9 @@ def _paper_title(column: str) -> str:
 def _table_1_says(profile, values) -> str:
     column = "pgd50_un_8"
     at = values[values["column"] == column].set_index("method")
-    parts = [f"{column_title(profile, column)}: {name} keeps {with_interval(at.loc[name])}" for name in ("MMC-10", "SCE") if name in at.index]
+    parts = [
+        f"{column_title(profile, column)}: {name} keeps {with_interval(at.loc[name])}" for name in ("MMC-10", "SCE") if name in at.index
+    ]
     if profile.comparable:
         judged = values[values["verdict"].isin(["reproduced", "near", "differs"])]["verdict"].value_counts()
         parts.append(", ".join(f"{count} cells {name}" for name, count in judged.items()))
@@ -96,7 +107,9 @@ def convergence(profile: Profile, methods: list[str] | None = None) -> Item:
     values = pd.DataFrame(long)
     last, settled = profile.white_box.convergence_steps[-1], profile.white_box.steps[1]
     by_steps = values.set_index(["model", "steps"])["accuracy"]
-    says = "; ".join(f"{items.label(m)}: {by_steps[m, settled] - by_steps[m, last]:.1f} points from PGD-{settled} to PGD-{last}" for m in methods)
+    says = "; ".join(
+        f"{items.label(m)}: {by_steps[m, settled] - by_steps[m, last]:.1f} points from PGD-{settled} to PGD-{last}" for m in methods
+    )
     return Item("Convergence", "convergence", f"Accuracy (%) under PGD un, ε = {epsilon_text(profile.white_box.epsilons[0])}, by steps",
                 says, pd.DataFrame(rows).T, None, values.round(4),
                 notes='The check of Sec. 4.3: "the accuracy converges compared to PGD-50".')
@@ -108,11 +121,16 @@ def curve(profile: Profile, methods: list[str] | None = None) -> Item:
     long = []
     for model in methods:
         long.append({"model": model, "epsilon": 0.0, **number(evaluation(profile, items.table_1(profile, model)["clean"]))})
-        long += [{"model": model, "epsilon": epsilon, **number(evaluation(profile, spec))} for epsilon, spec in items.curve(profile, model).items()]
+        long += [
+            {"model": model, "epsilon": epsilon, **number(evaluation(profile, spec))}
+            for epsilon, spec in items.curve(profile, model).items()
+        ]
     values = pd.DataFrame(long)
     most = values[values["epsilon"] == values["epsilon"].max()]
     best = most.loc[most["accuracy"].idxmax()]
-    says = f"at ε = {epsilon_text(best['epsilon'])} the most robust model is {items.label(best['model'])}, which keeps {with_interval(best)}"
+    says = (
+        f"at ε = {epsilon_text(best['epsilon'])} the most robust model is {items.label(best['model'])}, which keeps {with_interval(best)}"
+    )
     title = f"PGD-{profile.white_box.steps[0]} with the margin objective"
     return Item("Curve", "accuracy_against_epsilon", "Accuracy against epsilon", says, values=values.round(4),
                 figure=figures.accuracy_against_epsilon(values, figure_title(profile, title)), notes="Beyond the paper.")

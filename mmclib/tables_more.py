@@ -36,9 +36,17 @@ def table_2_distortion(profile: Profile, methods: list[str] | None = None) -> It
         says = (f"untargeted, MMC-10 takes a mean distortion of {ours['mean_distortion']:.3f}, {word} SCE's "
                 f"{theirs['mean_distortion']:.3f} (difference {gap:.3f} ± {1.96 * error:.3f}); {says}")
     plan = profile.carlini_wagner
-    return Item("Table 2-I", "table_2_distortion", "Mean minimal l_2 distortion under C&W", says, pd.DataFrame(rows).T, None, values.round(6),
-                notes=f"{plan.images} images, {plan.binary_search_steps} binary-search steps of {plan.steps} iterations, c0 = {plan.initial_const}, "
-                      f"learning rate {plan.learning_rate}; 0 where the clean image is misclassified. {NO_PAPER}")
+    return Item(
+        "Table 2-I",
+        "table_2_distortion",
+        "Mean minimal l_2 distortion under C&W",
+        says,
+        pd.DataFrame(rows).T,
+        None,
+        values.round(6),
+        notes=f"{plan.images} images, {plan.binary_search_steps} binary-search steps of {plan.steps} iterations, "
+        f"c0 = {plan.initial_const}, learning rate {plan.learning_rate}; 0 where the clean image is misclassified. {NO_PAPER}",
+    )
 
 
 def table_2_spsa(profile: Profile, methods: list[str] | None = None) -> Item:
@@ -74,8 +82,16 @@ def table_3(profile: Profile, methods: list[str] | None = None) -> Item:
     first, last = values.iloc[0], values.iloc[-1]
     says = (f"from {first['evaluations']} to {last['evaluations']} evaluations a step {name} falls from {with_interval(first)} "
             f"to {with_interval(last)}")
-    return Item("Table 3", "table_3", f"Accuracy (%) of {name} under SPSA by batch size, ε = {epsilon_text(plan.epsilons[0])}", says,
-                pd.DataFrame({name: {f"batch {count}": shown(cell) for count, cell in cells.items()}}).T, None, values.round(4), notes=NO_PAPER)
+    return Item(
+        "Table 3",
+        "table_3",
+        f"Accuracy (%) of {name} under SPSA by batch size, ε = {epsilon_text(plan.epsilons[0])}",
+        says,
+        pd.DataFrame({name: {f"batch {count}": shown(cell) for count, cell in cells.items()}}).T,
+        None,
+        values.round(4),
+        notes=NO_PAPER,
+    )
 
 
 def table_2_transformations(profile: Profile, methods: list[str] | None = None) -> Item:
@@ -90,7 +106,9 @@ def table_2_transformations(profile: Profile, methods: list[str] | None = None) 
             long.append({"model": model, "column": kind, "accuracy": sum(draws) / len(draws), "low": min(draws), "high": max(draws)})
     values = pd.DataFrame(long)
     at = values[values["column"] == "rotation"].set_index("model")["accuracy"]
-    says = "rotation: " + "; ".join(f"{items.label(m)} keeps {at[m]:.1f} %" for m in at.index if m in ("sce", "mmc-10") or m.startswith("at-un"))
+    says = "rotation: " + "; ".join(
+        f"{items.label(m)} keeps {at[m]:.1f} %" for m in at.index if m in ("sce", "mmc-10") or m.startswith("at-un")
+    )
     return Item("Table 2-III", "table_2_transformations", "Accuracy (%) under general transformations", says, pd.DataFrame(rows).T, None,
                 values.round(4), notes=f"{plan.images} images, mean over {plan.draws} draws (CSV: lowest and highest draw). {NO_PAPER}")
 

@@ -22,7 +22,13 @@ from mmclib.numbers import (
 )
 from mmclib.tables_more import NO_PAPER
 
-NAMES = {"digits": "digits", "digit-pairs": "pairs of digits (100 classes)", "mnist": "MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+NAMES = {
+    "digits": "digits",
+    "digit-pairs": "pairs of digits (100 classes)",
+    "mnist": "MNIST",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+}
 
 
 def _chosen(named: list[str], methods: list[str] | None) -> list[str]:
@@ -48,14 +54,25 @@ def table_4(profile: Profile, methods: list[str] | None = None) -> Item:
     rows, long = {}, []
     for model in chosen:
         cells = {column: evaluation(profile, spec) for column, spec in variants.table_4(profile, model).items()}
-        texts = {column: f"{cell['mean_distortion'] or float('nan'):.3f}" if column.startswith("cw_") else shown(number(cell)) for column, cell in cells.items()}
+        texts = {
+            column: f"{cell['mean_distortion'] or float('nan'):.3f}" if column.startswith("cw_") else shown(number(cell))
+            for column, cell in cells.items()
+        }
         rows[items.label(model)] = {_title(profile, column): text for column, text in texts.items()}
         long += [{"method": items.label(model), "column": column, "mean_distortion": cell["mean_distortion"]} if column.startswith("cw_")
                  else {"method": items.label(model), "column": column, **number(cell)} for column, cell in cells.items()]
     data = NAMES[profile.dataset(chosen[0])]
-    return Item("Table 4", "table_4", f"{data[0].upper() + data[1:]}: accuracy (%), and mean minimal distortion under C&W", _table_4_says(profile, chosen),
-                pd.DataFrame(rows).T, None, pd.DataFrame(long).round(4),
-                notes=f"MMC under its adaptive objectives, the others under cross-entropy; the last column, beyond the paper, is the margin for all. {NO_PAPER}")
+    return Item(
+        "Table 4",
+        "table_4",
+        f"{data[0].upper() + data[1:]}: accuracy (%), and mean minimal distortion under C&W",
+        _table_4_says(profile, chosen),
+        pd.DataFrame(rows).T,
+        None,
+        pd.DataFrame(long).round(4),
+        notes="MMC under its adaptive objectives, the others under cross-entropy; the last column, beyond the paper, is the margin "
+        f"for all. {NO_PAPER}",
+    )
 
 
 def _table_4_says(profile, chosen) -> str:
@@ -83,9 +100,19 @@ def table_5(profile: Profile, methods: list[str] | None = None) -> Item:
             cells = {column: number(evaluation(profile, spec)) for column, spec in variants.table_5(profile, model).items()}
             data = NAMES[profile.dataset(model)]
             rows[f"{data}, {network}, {items.label(model)}"] = {_title(profile, column): shown(cell) for column, cell in cells.items()}
-            long += [{"data": data, "network": network, "method": items.label(model), "column": column, **cell} for column, cell in cells.items()]
-    return Item("Table 5", "table_5", "White-box accuracy (%) by depth", _table_5_says(profile, networks, methods), pd.DataFrame(rows).T, None,
-                pd.DataFrame(long).round(4), notes=f"MMC under its adaptive objectives, SCE under cross-entropy; last column: the margin for both. {NO_PAPER}")
+            long += [
+                {"data": data, "network": network, "method": items.label(model), "column": column, **cell} for column, cell in cells.items()
+            ]
+    return Item(
+        "Table 5",
+        "table_5",
+        "White-box accuracy (%) by depth",
+        _table_5_says(profile, networks, methods),
+        pd.DataFrame(rows).T,
+        None,
+        pd.DataFrame(long).round(4),
+        notes=f"MMC under its adaptive objectives, SCE under cross-entropy; last column: the margin for both. {NO_PAPER}",
+    )
 
 
 def _table_5_says(profile, networks, methods) -> str:
@@ -94,15 +121,25 @@ def _table_5_says(profile, networks, methods) -> str:
     for low, high in zip(first, second, strict=True):
         if methods is not None and not {low, high} <= set(methods):
             continue
-        gains = {column: difference(correct(profile, variants.table_5(profile, high)[column]), correct(profile, variants.table_5(profile, low)[column]))
-                 for column in ("pgd10_un_8", "margin")}
-        parts += [f"{items.label(low)} on {NAMES[profile.dataset(low)]}, {_title(profile, column)}: {with_difference(gain)}" for column, gain in gains.items()]
+        gains = {
+            column: difference(
+                correct(profile, variants.table_5(profile, high)[column]), correct(profile, variants.table_5(profile, low)[column])
+            )
+            for column in ("pgd10_un_8", "margin")
+        }
+        parts += [
+            f"{items.label(low)} on {NAMES[profile.dataset(low)]}, {_title(profile, column)}: {with_difference(gain)}"
+            for column, gain in gains.items()
+        ]
         gained = gains["pgd10_un_8"][1] > 0
         held.append(gained if profile.models[low].loss in items.ADAPTIVE else not gained)
     if not parts:
         return "not both networks are here"
-    return (f"the claim that MMC gains from depth and SCE does not {'holds' if all(held) else 'fails'} here, at 95 %, under the paper's attack. "
-            f"From {shallow} to {deep}: {'; '.join(parts)}")
+    return (
+        f"the claim that MMC gains from depth and SCE does not {'holds' if all(held) else 'fails'} here, at 95 %, "
+        f"under the paper's attack. "
+        f"From {shallow} to {deep}: {'; '.join(parts)}"
+    )
 
 
 def _variant_item(name, stem, title, group, notes=""):
@@ -114,7 +151,13 @@ def _variant_item(name, stem, title, group, notes=""):
             cells = {column: number(evaluation(profile, spec)) for column, spec in specs.items()}
             both = [correct(profile, specs[objective]) for objective in ("untargeted_1", "untargeted_2")]
             cells["worst"], left[model] = worst(both), np.logical_and.reduce(both)
-            titles = {"clean": "Clean", "superclass": "Superclass, clean", "untargeted_1": "L_Ada^{un,1}", "untargeted_2": "margin", "worst": "worst case"}
+            titles = {
+                "clean": "Clean",
+                "superclass": "Superclass, clean",
+                "untargeted_1": "L_Ada^{un,1}",
+                "untargeted_2": "margin",
+                "worst": "worst case",
+            }
             rows[items.label(model)] = {titles[column]: shown(cell) for column, cell in cells.items()}
             long += [{"model": model, "method": items.label(model), "column": column, **cell} for column, cell in cells.items()]
         values = pd.DataFrame(long).round(4)
@@ -144,9 +187,14 @@ def _variant_says(profile, chosen, left) -> str:
 elastic = _variant_item("Elastic", "elastic", "Elastic centers (Eq. 21): accuracy (%) by α", "elastic")
 hierarchical = _variant_item("Hierarchical", "hierarchical", "Hierarchical centers (App. B.3): accuracy (%)", "hierarchical",
                              "HM (C1, C2): superclasses C1 from the origin, classes C2 from their superclass.")
-forms = _variant_item("Forms", "forms", "Squared, absolute and Huber form (App. B.2): accuracy (%)", "forms",
-                      'The paper: the squared form "can better collaborate with the AT mechanism". Huber\'s δ is 1: farther from the center '
-                      "than that its gradient is the absolute form's.")
+forms = _variant_item(
+    "Forms",
+    "forms",
+    "Squared, absolute and Huber form (App. B.2): accuracy (%)",
+    "forms",
+    'The paper: the squared form "can better collaborate with the AT mechanism". Huber\'s δ is 1: farther from the center '
+    "than that its gradient is the absolute form's.",
+)
 radius = _variant_item("Radius", "radius", "Accuracy against C_MM", "radius")
 
 
@@ -166,15 +214,37 @@ def uncertainty(profile: Profile, methods: list[str] | None = None) -> Item:
         rows[f"{items.label(model)}, {score}"] = {}
         for question, (low, high) in asked.items():
             value, half = auroc(low, high)
-            rows[f"{items.label(model)}, {score}"][question] = "–" if value is None else f"{value:.3f} ± {half:.3f}" + (f" ({len(high)} wrong)" if question == "right from wrong" else "")
-            long.append({"model": model, "score": score, "question": question, "auroc": value, "half_width": half, "negatives": len(low), "positives": len(high)})
+            rows[f"{items.label(model)}, {score}"][question] = (
+                "–" if value is None else f"{value:.3f} ± {half:.3f}" + (f" ({len(high)} wrong)" if question == "right from wrong" else "")
+            )
+            long.append(
+                {
+                    "model": model,
+                    "score": score,
+                    "question": question,
+                    "auroc": value,
+                    "half_width": half,
+                    "negatives": len(low),
+                    "positives": len(high),
+                }
+            )
     values = pd.DataFrame(long)
     known = values.dropna(subset="auroc")
-    says = "AUROC: " + "; ".join(f"{items.label(row.model)} by {row.score}, {row.question}: {row.auroc:.3f} ± {row.half_width:.3f}" for row in known.itertuples())
+    says = "AUROC: " + "; ".join(
+        f"{items.label(row.model)} by {row.score}, {row.question}: {row.auroc:.3f} ± {row.half_width:.3f}" for row in known.itertuples()
+    )
     plan = profile.white_box
-    return Item("Uncertainty", "uncertainty", "The loss value as a measure of uncertainty (AUROC)", says, pd.DataFrame(rows).T.fillna("–"), None, values.round(4),
-                notes=f"Beyond the paper, which calls the loss value \"a reliable metric of the uncertainty on returned predictions\". 0.5 is chance; below it "
-                f"attacked images look more certain than clean ones. {plan.images} images, PGD-{plan.steps[0]}, last iterate.")
+    return Item(
+        "Uncertainty",
+        "uncertainty",
+        "The loss value as a measure of uncertainty (AUROC)",
+        says,
+        pd.DataFrame(rows).T.fillna("–"),
+        None,
+        values.round(4),
+        notes=f'Beyond the paper, which calls the loss value "a reliable metric of the uncertainty on returned predictions". 0.5 is '
+        f"chance; below it attacked images look more certain than clean ones. {plan.images} images, PGD-{plan.steps[0]}, last iterate.",
+    )
 
 
 def auroc(negatives, positives) -> tuple[float | None, float | None]:
@@ -183,5 +253,7 @@ def auroc(negatives, positives) -> tuple[float | None, float | None]:
         return None, None
     a = roc_auc_score(np.r_[np.zeros(len(negatives)), np.ones(len(positives))], np.r_[negatives, positives])
     first, second = a / (2 - a), 2 * a * a / (1 + a)
-    variance = (a * (1 - a) + (len(positives) - 1) * (first - a * a) + (len(negatives) - 1) * (second - a * a)) / (len(positives) * len(negatives))
+    variance = (a * (1 - a) + (len(positives) - 1) * (first - a * a) + (len(negatives) - 1) * (second - a * a)) / (
+        len(positives) * len(negatives)
+    )
     return float(a), 1.96 * max(variance, 0.0) ** 0.5

@@ -49,16 +49,26 @@ def ladder_item(profile: Profile, methods: list[str] | None = None) -> Item:
             masked = evaluation(profile, spec)["zero_gradients"] if name != "autoattack" else None
             cells[ladder.RUNGS[name]] = f"{100 * own.mean():.1f}"
             long.append({"model": model, "rung": name, "own": 100 * own.mean(), **worst(before), "zero_gradients": masked})
-        rows[items.label(model)] = {title: cells.get(title, "–") for title in ladder.RUNGS.values()} | {"worst case": f"{long[-1]['accuracy']:.1f}"}
+        rows[items.label(model)] = {title: cells.get(title, "–") for title in ladder.RUNGS.values()} | {
+            "worst case": f"{long[-1]['accuracy']:.1f}"
+        }
     values = pd.DataFrame(long)
     plan, epsilon = profile.verdict, epsilon_text(profile.white_box.epsilons[0])
     title = f"Accuracy (%) under ever stronger attacks, ε = {epsilon}"
-    return Item("Ladder", "ladder", title, _ladder_says(values), pd.DataFrame(rows).T, None, values.round(4),
-                figures_verdict.ladder(values, figure_title(profile, title)),
-                f"Beyond the paper. The same {plan.images} test images on every rung. A row's numbers are each attack's own; the figure and the "
-                "last column are the worst case, per image, over the rung and all before it. PGD takes "
-                f"{profile.white_box.steps[1]} steps; restarts: {plan.restarts}; every wrong class: {plan.classes} targets of {plan.steps} "
-                "steps that decay to zero. Dividing logits needs centers of known norm C.")
+    return Item(
+        "Ladder",
+        "ladder",
+        title,
+        _ladder_says(values),
+        pd.DataFrame(rows).T,
+        None,
+        values.round(4),
+        figures_verdict.ladder(values, figure_title(profile, title)),
+        f"Beyond the paper. The same {plan.images} test images on every rung. A row's numbers are each attack's own; the figure and the "
+        "last column are the worst case, per image, over the rung and all before it. PGD takes "
+        f"{profile.white_box.steps[1]} steps; restarts: {plan.restarts}; every wrong class: {plan.classes} targets of {plan.steps} "
+        "steps that decay to zero. Dividing logits needs centers of known norm C.",
+    )
 
 
 def _ladder_says(values) -> str:
@@ -66,8 +76,10 @@ def _ladder_says(values) -> str:
     for model in ("sce", "mmc-10", "at-un-sce", "at-un-mmc-10"):
         rows = values[values["model"] == model].set_index("rung")
         if len(rows):
-            parts.append(f"{items.label(model)}: {rows['own'].iloc[0]:.1f} % under cross-entropy, {rows.loc['untargeted_1', 'own']:.1f} % under "
-                         f"L_Ada^{{un,1}}, {with_interval(rows.iloc[-1])} in the worst case")
+            parts.append(
+                f"{items.label(model)}: {rows['own'].iloc[0]:.1f} % under cross-entropy, {rows.loc['untargeted_1', 'own']:.1f} % under "
+                f"L_Ada^{{un,1}}, {with_interval(rows.iloc[-1])} in the worst case"
+            )
     return "; ".join(parts)
 
 
@@ -141,7 +153,10 @@ def _claim_robust(profile, rules):
     left, paper = strongest(profile, "mmc-10"), _flags(profile, ladder.rungs(profile, "mmc-10")["untargeted_1"])
     gap = 100 * (paper.mean() - left.mean())
     over, low, high = difference(left, strongest(profile, "sce"))
-    rule = f"the strongest attack takes at most {rules.attack_gap:g} points more than the paper's own, and leaves significantly more than SCE keeps; in part: the second alone"
+    rule = (
+        f"the strongest attack takes at most {rules.attack_gap:g} points more than the paper's own, and leaves significantly more "
+        "than SCE keeps; in part: the second alone"
+    )
     measured = (f"MMC-10: {100 * paper.mean():.1f} under the paper's attack, {100 * left.mean():.1f} under the strongest ({gap:.1f} less); "
                 f"over SCE by {with_difference((over, low, high))}")
     return rule, measured, 2 if low <= 0 else 0 if gap <= rules.attack_gap else 1
@@ -160,7 +175,9 @@ def _claim_time(profile, rules):
     results = evaluation(profile, ladder.step_time(profile, "mmc-10", "sce"))
     extra, ratios = results["ratio"] - 1, results["ratios"]
     rule = f"a training step takes at most {100 * rules.extra_time:g} % longer than SCE's; in part: three times that"
-    measured = f"{100 * extra:+.1f} % (median of {len(ratios)} alternating blocks, {100 * (ratios[0] - 1):+.1f} to {100 * (ratios[-1] - 1):+.1f})"
+    measured = (
+        f"{100 * extra:+.1f} % (median of {len(ratios)} alternating blocks, {100 * (ratios[0] - 1):+.1f} to {100 * (ratios[-1] - 1):+.1f})"
+    )
     return rule, measured, 0 if extra <= rules.extra_time else 1 if extra <= 3 * rules.extra_time else 2
 
 
@@ -185,9 +202,19 @@ def diagnosis(profile: Profile, methods: list[str] | None = None) -> Item:
             for model, results in seen.items() for name, path in results["paths"].items()
             for step, (margin, zero) in enumerate(zip(path["margin"], path["zero_gradients"], strict=True))]
     says = "; ".join(
-        f"{items.label(model)}: median gap between the true class's logit and the next {np.median(results['gap']):.1f}, cross-entropy's gradient exactly zero on "
-        f"{100 * results['paths']['cross_entropy']['zero_gradients'][0]:.0f} % of the images at the random start" for model, results in seen.items())
+        f"{items.label(model)}: median gap between the true class's logit and the next {np.median(results['gap']):.1f}, "
+        "cross-entropy's gradient exactly zero on "
+        f"{100 * results['paths']['cross_entropy']['zero_gradients'][0]:.0f} % of the images at the random start"
+        for model, results in seen.items()
+    )
     title = "Why cross-entropy is blind"
-    return Item("Diagnosis", "diagnosis", title, says, values=pd.DataFrame(long),
-                figure=figures_verdict.diagnosis(seen, profile.white_box.epsilons[0], figure_title(profile, title)),
-                notes="Beyond the paper. Loss surfaces: one test image moved by up to ε along the sign of the margin's gradient and along random signs.")
+    return Item(
+        "Diagnosis",
+        "diagnosis",
+        title,
+        says,
+        values=pd.DataFrame(long),
+        figure=figures_verdict.diagnosis(seen, profile.white_box.epsilons[0], figure_title(profile, title)),
+        notes="Beyond the paper. Loss surfaces: one test image moved by up to ε along the sign of the margin's gradient and along "
+        "random signs.",
+    )

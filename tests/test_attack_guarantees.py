@@ -108,7 +108,9 @@ def test_the_batch_size_changes_no_bit(name, mmc, digits):
     hyper = {**SHORT[name], **({} if name in ("gaussian_noise", "rotation") else {"objective": "untargeted_2"})}
     if name == "carlini_wagner":
         hyper |= {"binary_search_steps": 3, "steps": 15, "learning_rate": 0.05}
-    outcomes = [evaluation.robust_accuracy(mmc, images, labels, getattr(attacks, name), seed=3, batch_size=size, **hyper) for size in (7, 64, 256)]
+    outcomes = [
+        evaluation.robust_accuracy(mmc, images, labels, getattr(attacks, name), seed=3, batch_size=size, **hyper) for size in (7, 64, 256)
+    ]
     for other in outcomes[1:]:
         assert outcomes[0].correct.equal(other.correct) and outcomes[0].distortion.equal(other.distortion)
 

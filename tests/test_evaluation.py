@@ -17,7 +17,10 @@ def same(one, other):
 
 def test_accuracy_takes_bytes_and_floats(mmc):
     images, labels = data.load("digits", "test")
-    from_bytes, from_floats = evaluation.accuracy(mmc, images, labels), evaluation.accuracy(mmc, images.float() / 255, labels, batch_size=100)
+    from_bytes, from_floats = (
+        evaluation.accuracy(mmc, images, labels),
+        evaluation.accuracy(mmc, images.float() / 255, labels, batch_size=100),
+    )
     assert from_bytes.correct.equal(from_floats.correct) and from_bytes.accuracy > 0.8
     assert from_bytes.to_dict()["accuracy"] == from_bytes.accuracy
 

@@ -16,7 +16,9 @@ def autoattack(model, images, labels, *, targets=None, seed=0, epsilon=8 / 255, 
     try:
         from pyautoattack import AutoAttack
     except ModuleNotFoundError:
-        raise ModuleNotFoundError("attacks.autoattack runs the package pyautoattack, which is not installed: pip install pyautoattack") from None
+        raise ModuleNotFoundError(
+            "attacks.autoattack runs the package pyautoattack, which is not installed: pip install pyautoattack"
+        ) from None
     if targets is not None:
         raise ValueError("targets must be None: AutoAttack's targeted parts choose their own")
     check_attack(images, labels, None, epsilon=(epsilon, 0, float), batch_size=(batch_size, 1, int))

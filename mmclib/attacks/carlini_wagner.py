@@ -15,7 +15,8 @@ _EDGE = 7.25  # w beyond this is within 1e-6 of the box's edge, and its gradient
 _START = 0.99  # where pixels at 0 and 1 start, on tanh's scale: from the edge itself they would need hundreds of steps to be seen to move
 _CHECKS = 10  # per search step the lowest loss so far is looked at this many times, as in the authors' code
 _STALLED, _STALLED_LAST = 0.99, 0.999  # a search step ends when its lowest loss is above this share of that at the look before
-_SLACK = 1e-5  # margin demanded beyond the confidence, relative to the spread of the logits: other kernels' rounding must not undo a success
+# Margin demanded beyond the confidence, relative to the spread of the logits: other kernels' rounding must not undo a success.
+_SLACK = 1e-5
 
 
 def carlini_wagner(model, images, labels, *, targets=None, objective=None, seed=0, binary_search_steps=9, initial_const=0.01, steps=1000,

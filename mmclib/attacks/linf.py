@@ -40,7 +40,9 @@ def mim(model, images, labels, *, targets=None, objective="cross_entropy", seed=
     zero. Raises ValueError for bad input. Source: Dong et al., 2018.
     """
     check_attack(images, labels, targets, decay=(decay, 0, float))
-    return _ascend(model, images, labels, targets, objective, seed, epsilon, step_size, steps, restarts, start, stop_early, precision, decay)
+    return _ascend(
+        model, images, labels, targets, objective, seed, epsilon, step_size, steps, restarts, start, stop_early, precision, decay
+    )
 
 
 def _ascend(model, images, labels, targets, objective, seed, epsilon, step_size, steps, restarts, start, stop_early, precision, decay):

@@ -50,7 +50,8 @@ def warn_if_masked(first, overall, name):
     """Warn that gradients vanish when more than 5 % are exactly zero, at the first step or overall."""
     if max(first, overall) > MASKED:
         message = (
-            f"{name}: the input gradient is exactly zero for {first:.0%} of the attacked images at the first step and {overall:.0%} of all steps;"
+            f"{name}: the input gradient is exactly zero for {first:.0%} of the attacked images at the first step "
+            f"and {overall:.0%} of all steps;"
             " robustness measured this way is likely gradient masking: try objective='untargeted_2' or 'targeted_2'"
         )
         warnings.warn(message, GradientMaskingWarning, stacklevel=3)
