@@ -17,6 +17,7 @@ for job in JOBS:
         input: [ancient(path) for path in job.needs]
         output: job.outputs
         threads: PROFILE.threads
+        priority: int(job.seconds)  # the longest first, so that no core waits for the last one
         resources: gpu=int(PROFILE.device == "cuda")
         params: name=job.name, profile=config.get("profile", "demo"), python=sys.executable
         shell: "{params.python} -m mmclib job {params.name:q} --profile {params.profile:q}"

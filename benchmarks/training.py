@@ -30,10 +30,10 @@ EPSILON, STEP_SIZE, STEPS = 8 / 255, 2 / 255, 10
 class PlainImages(Dataset):
     """What torchvision's data sets are: one PIL image at a time, transformed."""
 
-    def __init__(self, images, labels):
-        self.images, self.labels = images.permute(0, 2, 3, 1).numpy(), labels.tolist()
-        self.transform = transforms.Compose([
-            transforms.RandomCrop(32, padding=3, padding_mode="edge"), transforms.RandomHorizontalFlip(), transforms.ToTensor()])
+    def __init__(self, images, labels, shift=3, flip=True):
+        self.images, self.labels = images.permute(0, 2, 3, 1).squeeze(3).numpy(), labels.tolist()  # PIL wants grey images as (H, W)
+        crop = transforms.RandomCrop(images.shape[-1], padding=shift, padding_mode="edge")
+        self.transform = transforms.Compose([crop, *[transforms.RandomHorizontalFlip()] * flip, transforms.ToTensor()])
 
     def __len__(self):
         return len(self.labels)

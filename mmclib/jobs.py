@@ -162,6 +162,8 @@ def run_notebook(profile: Profile, job: Job) -> None:
 
     Raises RuntimeError with the failing cell's error, or when the notebook ended without its receipt.
     """
+    # Reading a notebook loads jsonschema, and that the grammar of a format no notebook uses: 2 s of each job, so it is not found.
+    sys.modules.setdefault("rfc3987_syntax", None)
     import papermill
     from papermill.exceptions import PapermillExecutionError
 

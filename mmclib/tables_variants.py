@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score
 
 from mmclib import figures, items, variants
 from mmclib.experiment import Profile, unpack
@@ -251,7 +250,8 @@ def auroc(negatives, positives) -> tuple[float | None, float | None]:
     """AUROC of scores that should be larger for positives, and half its 95 % interval; None where one side is empty."""
     if not len(negatives) or not len(positives):
         return None, None
-    a = roc_auc_score(np.r_[np.zeros(len(negatives)), np.ones(len(positives))], np.r_[negatives, positives])
+    ranks = pd.Series(np.r_[positives, negatives]).rank()[:len(positives)]  # scikit-learn's, without the seconds of its import
+    a = (ranks.mean() - (len(positives) + 1) / 2) / len(negatives)
     first, second = a / (2 - a), 2 * a * a / (1 + a)
     variance = (a * (1 - a) + (len(positives) - 1) * (first - a * a) + (len(negatives) - 1) * (second - a * a)) / (
         len(positives) * len(negatives)
