@@ -6,6 +6,7 @@ from mmclib import experiment, jobs
 
 PROFILE = experiment.load_profile(config.get("profile", "demo"))
 JOBS = jobs.plan(PROFILE)
+URGENCY = jobs.urgency(JOBS)
 
 rule all:
     input: [output for job in JOBS for output in job.outputs]
@@ -17,7 +18,7 @@ for job in JOBS:
         input: [ancient(path) for path in job.needs]
         output: job.outputs
         threads: PROFILE.threads
-        priority: int(job.seconds)  # the longest first, so that no core waits for the last one
+        priority: int(URGENCY[job.receipt])
         resources: gpu=int(PROFILE.device == "cuda")
         params: name=job.name, profile=config.get("profile", "demo"), python=sys.executable
         shell: "{params.python} -m mmclib job {params.name:q} --profile {params.profile:q}"

@@ -60,6 +60,11 @@ def reproduce(options) -> int:
 
 def run(options) -> int:
     profile, why = choose_profile(options.profile)
+    if options.rehearse:
+        import torch
+
+        from mmclib.rehearsal import rehearsal
+        profile = rehearsal(profile, "cuda" if torch.cuda.is_available() else "cpu")
     todo = [job for job in jobs.plan(profile) if not job.done() and fnmatch.fnmatch(job.name, options.only)]
     announce(profile, why, todo, 1)
     if options.dry_run:
@@ -134,6 +139,7 @@ def main(arguments=None) -> int:
     sub.add_argument("--only", default="*", metavar="PATTERN", help="jobs whose name matches, such as 'train *'")
     sub.add_argument("--time-budget", type=float, metavar="S", help="stop after so many seconds with the state saved")
     sub.add_argument("--dry-run", action="store_true", help="list the jobs and what they would take")
+    sub.add_argument("--rehearse", action="store_true", help="run every job in miniature, under the name PROFILE-rehearsal")
     sub = command(one_job, "job", "one job, by papermill (what the Snakefile calls)")
     sub.add_argument("name")
     sub.add_argument("--profile", required=True)

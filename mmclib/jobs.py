@@ -13,7 +13,7 @@ from mmclib import items, ladder, variants
 from mmclib.experiment import ROOT, Profile, identity, model_identity, model_receipt_path, results_folder
 
 SECONDS_TO_START = 8  # a kernel and its imports
-SHARD_GRADIENTS = 250_000  # of one image each: the least work worth a kernel of its own
+SHARD_GRADIENTS = 400_000  # of one image each: the least work worth a kernel of its own
 
 
 @dataclass(frozen=True)
@@ -65,49 +65,48 @@ def _job(profile, name, notebook, key, *, needs=(), seconds=0.0, **parameters) -
 
 def _training_jobs(profile) -> tuple[dict[str, Path], list[Job]]:
     # One job a model; where training takes seconds, several models share a kernel, whose start would cost more than their work.
-    trained, jobs, group, work = {}, [], [], 0.0
-    for model in profile.models:
-        group.append(model)
-        work += _training_gradients(profile, model)
-        if not profile.train_on_the_spot or work >= SHARD_GRADIENTS or model == list(profile.models)[-1]:
-            alone = len(group) == 1
-            receipt = model_receipt_path(profile, group[0]) if alone else results_folder(profile) / "notebooks" / (
-                f"02_training-{identity('trainings', of=[model_identity(profile, each) for each in group])}.json")
-            parameters = {"profile": profile.source, "model": group[0], "also": group[1:], "output": "" if alone else str(receipt)}
-            seconds = sum(_training_gradients(profile, each) / _rate(profile, each) for each in group)
-            jobs.append(Job(f"train {', '.join(group)}", "02_training", parameters, (receipt,), seconds=SECONDS_TO_START + seconds))
-            trained |= dict.fromkeys(group, receipt)
-            group, work = [], 0.0
+    work = {model: _training_gradients(profile, model) for model in profile.models}
+    groups = _shares(work) if profile.train_on_the_spot else [[model] for model in work]
+    trained, jobs = {}, []
+    for first, *also in groups:
+        group = [first, *also]
+        receipt = model_receipt_path(profile, first) if not also else results_folder(profile) / "notebooks" / (
+            f"02_training-{identity('trainings', of=[model_identity(profile, model) for model in group])}.json")
+        parameters = {"profile": profile.source, "model": first, "also": also, "output": str(receipt) if also else ""}
+        seconds = sum(work[model] / _rate(profile, model) for model in group)
+        jobs.append(Job(f"train {', '.join(group)}", "02_training", parameters, (receipt,), seconds=SECONDS_TO_START + seconds))
+        trained |= dict.fromkeys(group, receipt)
     return trained, jobs
 
 
 def _table_jobs(profile, trained, name, notebook, models, evaluations) -> list[Job]:
     # Shards of one or more models, each worth its kernel's start, and the same notebook once more over all models: it finds every
     # evaluation made and draws.
-    shards, group, work = [], [], 0.0
-    for model in models:
-        group.append(model)
-        work += sum(spec.gradients() for spec in evaluations(profile, model))
-        if work >= SHARD_GRADIENTS or model == models[-1]:
-            specs = [spec for member in group for spec in evaluations(profile, member)]
-            used = dict.fromkeys(each for spec in specs for each in spec.models())
-            seconds = sum(spec.gradients() / _rate(profile, spec.model) for spec in specs)
-            shards.append(
-                _job(
-                    profile,
-                    f"{name}: {', '.join(group)}",
-                    notebook,
-                    identity(name, of=[spec.identity(profile) for spec in specs]),
-                    needs=list(dict.fromkeys(trained[each] for each in used)),
-                    seconds=seconds,
-                    methods=group,
-                )
-            )
-            group, work = [], 0.0
-    if len(shards) < 2:  # nothing to gather
-        return [replace(shard, name=name) for shard in shards]
+    specs = {model: evaluations(profile, model) for model in models}
+    shards = []
+    for group in _shares({model: sum(spec.gradients() for spec in specs[model]) for model in models}):
+        mine = [spec for model in group for spec in specs[model]]
+        key = identity(name, of=[spec.identity(profile) for spec in mine])
+        used = dict.fromkeys(model for spec in mine for model in spec.models())
+        seconds = sum(spec.gradients() / _rate(profile, spec.model) for spec in mine)
+        shards.append(_job(profile, f"{name}: {', '.join(group)}", notebook, key, needs=dict.fromkeys(trained[model] for model in used),
+                           seconds=seconds, methods=group))
+    if len(shards) == 1:  # nothing to gather
+        return [replace(shards[0], name=name)]
     key = identity(name, of=[shard.receipt.name for shard in shards])
     return [*shards, _job(profile, name, notebook, key, needs=[shard.receipt for shard in shards], methods=list(models))]
+
+
+def _shares(work: dict[str, float]) -> list[list[str]]:
+    """The models in their order, cut into groups of about equal work, none much below SHARD_GRADIENTS."""
+    share = sum(work.values()) / max(1, round(sum(work.values()) / SHARD_GRADIENTS))
+    groups, filled = [[]], 0.0
+    for model, gradients in work.items():
+        if groups[-1] and filled >= share * len(groups):
+            groups.append([])
+        groups[-1].append(model)
+        filled += gradients
+    return groups
 
 
 def _rate(profile: Profile, model: str) -> float:
@@ -119,6 +118,17 @@ def _training_gradients(profile: Profile, model: str) -> float:
     images = network.train_images or {"digits": 1297, "digit-pairs": 10_000, "mnist": 60_000}.get(network.dataset, 50_000)
     passes = 1 + (network.steps if profile.models[model].adversarial else 0)
     return images * network.epochs * passes
+
+
+def urgency(planned: list[Job]) -> dict[Path, float]:
+    """By receipt, the seconds from a job's start to the end of all that waits for it: to begin with the largest keeps cores busy."""
+    after = {job.receipt: 0.0 for job in planned}
+    urgent = {}
+    for job in reversed(planned):
+        urgent[job.receipt] = job.seconds + after[job.receipt]
+        for need in job.needs:
+            after[need] = max(after[need], urgent[job.receipt])
+    return urgent
 
 
 def find(profile: Profile, name: str) -> Job:

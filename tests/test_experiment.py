@@ -7,7 +7,7 @@ import sys
 import pytest
 import yaml
 
-from mmclib import experiment, items, jobs
+from mmclib import experiment, items, jobs, rehearsal
 
 DEMO = yaml.safe_load((experiment.ROOT / "profiles" / "demo.yaml").read_text())
 
@@ -98,6 +98,18 @@ def test_short_trainings_share_a_kernel_and_long_ones_do_not():
     assert len([job for job in jobs.plan(demo) if job.notebook == "02_training"]) < len(demo.models) / 3
     trained = [job.name for job in jobs.plan(paper) if job.notebook == "02_training"]
     assert trained == [f"train {model}" for model in paper.models]
+
+
+def test_a_rehearsal_has_the_same_jobs_in_miniature(tmp_path, monkeypatch):
+    monkeypatch.setattr(rehearsal, "ROOT", tmp_path)
+    for name in ("quick", "paper"):
+        real = experiment.load_profile(name)
+        toy = rehearsal.rehearsal(real, "cpu")
+        assert (toy.name, toy.comparable, toy.device) == (f"{name}-rehearsal", False, "cpu")
+        assert {job.notebook for job in jobs.plan(toy)} == {job.notebook for job in jobs.plan(real)}
+        assert set(toy.models) == set(real.models)
+        assert all(training.epochs == 1 and training.train_images == 200 for training in toy.training.values())
+        assert sum(job.seconds for job in jobs.plan(toy)) < min(1200, sum(job.seconds for job in jobs.plan(real)))
 
 
 def test_every_job_has_a_notebook_with_its_parameters():
