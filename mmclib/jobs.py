@@ -102,7 +102,7 @@ def _shares(work: dict[str, float]) -> list[list[str]]:
     share = sum(work.values()) / max(1, round(sum(work.values()) / SHARD_GRADIENTS))
     groups, filled = [[]], 0.0
     for model, gradients in work.items():
-        if groups[-1] and filled >= share * len(groups):
+        if groups[-1] and filled + gradients / 2 > share * len(groups):  # most of it lies beyond this group's end
             groups.append([])
         groups[-1].append(model)
         filled += gradients

@@ -100,6 +100,23 @@ def test_short_trainings_share_a_kernel_and_long_ones_do_not():
     assert trained == [f"train {model}" for model in paper.models]
 
 
+def test_models_are_shared_out_evenly_and_in_order():
+    work = {"a": 300_000.0, "b": 200_000.0, "c": 150_000.0, "d": 350_000.0, "e": 1.0}
+    assert jobs._shares(work) == [["a"], ["b", "c"], ["d", "e"]]
+    assert jobs._shares({"a": 1.0, "b": 2.0}) == [["a", "b"]]
+    assert jobs._shares({"a": 5e6, "b": 5e6}) == [["a"], ["b"]]
+
+
+def test_the_most_urgent_job_heads_the_longest_chain():
+    planned = jobs.plan(experiment.load_profile("demo"))
+    urgent = jobs.urgency(planned)
+    report = planned[-1]
+    assert urgent[report.receipt] == report.seconds == min(urgent.values())
+    for job in planned:
+        assert all(urgent[need] > urgent[job.receipt] for need in job.needs)
+    assert max(planned, key=lambda job: urgent[job.receipt]).notebook == "02_training"
+
+
 def test_a_rehearsal_has_the_same_jobs_in_miniature(tmp_path, monkeypatch):
     monkeypatch.setattr(rehearsal, "ROOT", tmp_path)
     for name in ("quick", "paper"):
