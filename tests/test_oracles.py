@@ -3,7 +3,6 @@
 import warnings
 
 import pytest
-import torch
 
 from mmclib import attacks, counter
 from mmclib.attacks.linf import random_start
