@@ -4,6 +4,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.ticker import LogLocator
 
 from mmclib.items import label, method
 
@@ -45,7 +46,9 @@ def training_curves(data: pd.DataFrame, title: str):
                     axis.plot(rows["seconds"], rows["test_error"], markevery=every, **line_style(model))
             axis.set(xlabel="training time (s)", yscale="log")
             axis.yaxis.set_major_formatter("{x:g}")
-            axis.yaxis.set_minor_formatter("")
+            # Errors span less than a decade: label between its powers too.
+            axis.yaxis.set_minor_locator(LogLocator(subs=(1.5, 2, 3, 4, 5, 7)))
+            axis.yaxis.set_minor_formatter("{x:g}")
             axis.set_title("adversarial training" if adversarial else "standard training")
             if axis.lines:
                 axis.legend(ncols=2)
@@ -132,7 +135,7 @@ def attack_paths(results: dict, title: str):
     }
     inputs = results["inputs"]
     with plt.style.context(STYLE):
-        figure, axes = plt.subplots(1, len(inputs), figsize=(3.7 * len(inputs), 3.9), sharex=True, sharey=True, squeeze=False)
+        figure, axes = plt.subplots(1, len(inputs), figsize=(3.7 * len(inputs), 3.9), sharey=True, squeeze=False)
         for place, axis in enumerate(axes[0]):
             x, y = zip(*results["features"], strict=True)
             few = len(x) < 2000
@@ -153,8 +156,8 @@ def attack_paths(results: dict, title: str):
             axis.set(
                 title=f"input {place + 1}, class {results['labels'][inputs[place]]}, target {results['targets'][place]}",
                 xlabel="$z_1$",
-                aspect="equal",
             )
+            axis.set_aspect("equal", adjustable="datalim")  # the panel is filled whatever way the paths run
         axes[0][0].set_ylabel("$z_2$")
         figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
         figure.suptitle(title, fontsize=9.5)

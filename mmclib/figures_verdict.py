@@ -42,7 +42,7 @@ def ladder(data: pd.DataFrame, title: str):
 def diagnosis(seen: dict, epsilon: float, title: str):
     """A row for each model: logit gaps, margin against iteration, two loss surfaces; `seen` holds receipts' results by model."""
     with plt.style.context(STYLE):
-        figure, axes = plt.subplots(len(seen), 4, figsize=(9.4, 2.2 * len(seen) + 0.3), dpi=85, squeeze=False)
+        figure, axes = plt.subplots(len(seen), 4, figsize=(9.8, 2.2 * len(seen) + 0.4), dpi=85, squeeze=False)
         for row, (model, results) in zip(axes, seen.items(), strict=True):
             gap = np.asarray(results["gap"])
             row[0].hist(gap, bins=24, color=line_style(model)["color"])
@@ -73,10 +73,10 @@ def diagnosis(seen: dict, epsilon: float, title: str):
                     )
                 row[place].grid(False)
                 row[place].set(xlabel="along the margin's gradient", ylabel="along random signs", aspect="equal")
-        axes[0][0].set_title("logit gaps (dashed: softmax saturates)", fontsize=7.5)
-        axes[0][1].set_title("margin under each objective", fontsize=7.5)
+        axes[0][0].set_title("logit gaps\n(dashed: softmax saturates)", fontsize=7.5)
+        axes[0][1].set_title("margin\nunder each objective", fontsize=7.5)
         axes[0][1].legend(fontsize=6.5)
-        axes[0][2].set_title("cross-entropy around one image", fontsize=7.5)
-        axes[0][3].set_title("margin loss around it", fontsize=7.5)
+        axes[0][2].set_title("cross-entropy\naround one image", fontsize=7.5)
+        axes[0][3].set_title("margin loss\naround it", fontsize=7.5)
         figure.suptitle(title, fontsize=9.5)
     return figure

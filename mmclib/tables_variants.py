@@ -85,7 +85,7 @@ def _table_4_says(profile, chosen) -> str:
         parts.append(f"{_title(profile, column)}: MMC-10 over SCE by {with_difference(gap)}")
     held = difference(correct(profile, mine["pgd10_un_8"]), correct(profile, theirs["pgd10_un_8"]))[1] > 0
     strong = difference(correct(profile, mine["margin"]), correct(profile, theirs["margin"]))[1] > 0
-    return (f"the claim that MMC-10 is more robust than SCE {'holds' if held else 'fails'} at 95 % under the paper's attack "
+    return (f"The claim that MMC-10 is more robust than SCE {'holds' if held else 'fails'} at 95 % under the paper's attack "
             f"and {'holds' if strong else 'fails'} under the margin. {'; '.join(parts)}")
 
 
@@ -135,7 +135,7 @@ def _table_5_says(profile, networks, methods) -> str:
     if not parts:
         return "not both networks are here"
     return (
-        f"the claim that MMC gains from depth and SCE does not {'holds' if all(held) else 'fails'} here, at 95 %, "
+        f"The claim that MMC gains from depth and SCE does not {'holds' if all(held) else 'fails'} here, at 95 %, "
         f"under the paper's attack. "
         f"From {shallow} to {deep}: {'; '.join(parts)}"
     )

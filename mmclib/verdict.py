@@ -146,7 +146,8 @@ def claims(profile: Profile, methods: list[str] | None = None) -> Item:
     says = "; ".join(f"{claim}: {row.verdict}" for claim, row in table.iterrows())
     return Item("Verdict", "verdict", "What holds of the paper's conclusion", says, table, None, values,
                 notes="Judged by fixed rules (verdict.rules of the profile) from receipts alone"
-                      + (", on stand-in data: a verdict about this demonstration, not about the paper." if not profile.comparable else "."))
+                      + ("." if profile.comparable else
+                         ", on models not trained as the paper trained: a verdict about these models, not about the paper."))
 
 
 def _claim_robust(profile, rules):
