@@ -2,6 +2,8 @@
 
 The plain loop is what a tutorial has: a DataLoader that applies torchvision transforms to PIL images, float32, NCHW, eager; its
 adversarial training crafts in evaluation mode with torch.autograd.grad (as TRADES does), which is the fastest plain way.
+The floor is the time that the same multiplications take as bare matrix products in our precision: no loop of direct convolutions
+can be faster on the same machine.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 from mmclib import centers, data, losses, models
@@ -105,6 +108,23 @@ def our_loop(images, labels, options, adversarial, head="sce"):
     return block
 
 
+def matrix_products(plain, options, side=2048):
+    """Return the floor as a loop: as many multiplications as `plain` makes, in products of a shape that every device multiplies well."""
+    with FlopCounterMode(display=False) as counter:
+        plain(1)
+    wanted, each = counter.get_total_flops(), 2 * side**3
+    matrix = torch.randn(side, side, device=options.device, dtype=getattr(torch, options.precision))
+
+    def block(count):
+        products = max(1, round(count * wanted / each))
+        began = clock(options)
+        for _ in range(products):
+            matrix @ matrix
+        return (clock(options) - began) * count * wanted / (products * each)
+
+    return block
+
+
 def network(options, head):
     torch.manual_seed(0)
     heads = {"sce": lambda: losses.SoftmaxCrossEntropy(10, 256),
@@ -167,13 +187,18 @@ def main():
         source = "noise of CIFAR-10's shape"
     standard, attacks = {"cpu": (6, 1), "cuda": (200, 40)}[options.device]
     rows = []
-    speeds = compare({"plain": plain_loop(images, labels, options, False), "mmclib SCE": our_loop(images, labels, options, False),
-                      "mmclib MMC": our_loop(images, labels, options, False, "mmc")}, options, standard)
+    plain = plain_loop(images, labels, options, False)
+    speeds = compare({"plain": plain, "mmclib SCE": our_loop(images, labels, options, False),
+                      "mmclib MMC": our_loop(images, labels, options, False, "mmc"), "floor": matrix_products(plain, options)},
+                     options, standard)
     rows.append(row("standard training, SCE", speeds, "mmclib SCE", "plain"))
+    rows.append(row("its floor: the multiplications alone", speeds, "floor", "plain"))
     rows.append(row("MMC against SCE, standard training", speeds, "mmclib MMC", "mmclib SCE"))
-    speeds = compare({"plain": plain_loop(images, labels, options, True), "mmclib SCE": our_loop(images, labels, options, True)},
+    plain = plain_loop(images, labels, options, True)
+    speeds = compare({"plain": plain, "mmclib SCE": our_loop(images, labels, options, True), "floor": matrix_products(plain, options)},
                      options, attacks)
     rows.append(row("adversarial training (PGD-10), SCE", speeds, "mmclib SCE", "plain"))
+    rows.append(row("its floor: the multiplications alone", speeds, "floor", "plain"))
     device = torch.cuda.get_device_name() if options.device == "cuda" else processor()
     result = {"benchmark": "training", "device": device, "threads": torch.get_num_threads(), "torch": torch.__version__,
               "python": platform.python_version(), "data": source, "rows": rows,

@@ -7,8 +7,8 @@ import subprocess
 import sys
 import time
 
-from mmclib import jobs
-from mmclib.experiment import ROOT, Profile, TimeBudgetEnded, load_profile, read_receipt
+from mmclib import jobs, slices
+from mmclib.experiment import ROOT, Profile, load_profile, read_receipt
 
 
 def choose_profile(named: str | None) -> tuple[Profile, str]:
@@ -65,24 +65,23 @@ def run(options) -> int:
 
         from mmclib.rehearsal import rehearsal
         profile = rehearsal(profile, "cuda" if torch.cuda.is_available() else "cpu")
-    todo = [job for job in jobs.plan(profile) if not job.done() and fnmatch.fnmatch(job.name, options.only)]
-    announce(profile, why, todo, 1)
+    planned = slices.by_worth(jobs.plan(profile))
+    todo = [job for job in planned if not job.done() and fnmatch.fnmatch(job.name, options.only)]
+    announce(profile, why, todo, options.jobs)
     if options.dry_run:
         for job in todo:
             print(f"{jobs.describe(job.seconds):>9}  {job.name}")
         return 0
     ends = time.monotonic() + options.time_budget if options.time_budget else None
-    for job in todo:
-        if ends and time.monotonic() > ends:
-            break
-        if job.name.startswith("train ") and ends:
-            job.parameters["time_budget"] = max(1.0, ends - time.monotonic())
-        try:
-            jobs.run_timed(profile, job, jobs.run_plain)
-        except TimeBudgetEnded as ended:
-            print(ended)
-            break
+    failed = []
+    if options.jobs > 1:
+        failed = slices.side_by_side(profile, todo, ends, options.jobs)
+    else:
+        slices.in_turn(profile, todo, ends)
     left = [job.name for job in todo if not job.done()]
+    if failed:
+        print(f"failed: {', '.join(failed)}; what is done stays done", file=sys.stderr)
+        return 1
     if left:
         print(f"the time budget ended with {len(left)} jobs to do, the next one is {left[0]!r}; the same command goes on")
     return 0
@@ -134,10 +133,11 @@ def main(arguments=None) -> int:
     sub = command(reproduce, "reproduce", "every figure and table of a profile, by Snakemake and papermill")
     sub.add_argument("--profile")
     sub.add_argument("--jobs", type=int, help="jobs at the same time (default: as the cores allow)")
-    sub = command(run, "run", "the same jobs one after another, with PyTorch's stack alone: no Snakemake, Jupyter or network")
+    sub = command(run, "run", "the same jobs with PyTorch's stack alone: no Snakemake, Jupyter or network")
     sub.add_argument("--profile")
     sub.add_argument("--only", default="*", metavar="PATTERN", help="jobs whose name matches, such as 'train *'")
     sub.add_argument("--time-budget", type=float, metavar="S", help="stop after so many seconds with the state saved")
+    sub.add_argument("--jobs", type=int, default=1, metavar="N", help="jobs at the same time, as processes that share the device (1)")
     sub.add_argument("--dry-run", action="store_true", help="list the jobs and what they would take")
     sub.add_argument("--rehearse", action="store_true", help="run every job in miniature, under the name PROFILE-rehearsal")
     sub = command(one_job, "job", "one job, by papermill (what the Snakefile calls)")
