@@ -32,6 +32,8 @@ def model_settings(profile: Profile, model: str) -> dict:
     """Everything that the weights of a model depend on."""
     spec = profile.models[model]
     training = profile.training[spec.training].model_dump(exclude={"rate"})
+    if training["test_images"] is None:  # all: what every model had before there was a choice, so that its receipts are still found
+        del training["test_images"]
     if spec.adversarial is None:
         training = {key: value for key, value in training.items() if key not in ("epsilon", "step_size", "steps")}
     return {**spec.model_dump(exclude={"training"}, exclude_none=True), "network": training, "precision": profile.precision,

@@ -157,7 +157,7 @@ def train(profile: Profile, model: str, *, time_budget: float | None = None, pro
             return _load(profile, model)
         network, seed = profile.training[profile.models[model].training], derive(profile.seed, profile.models[model].seed, "training")
         images, labels, train_hash = load_data(network.dataset, "train", network.train_images)
-        test_images, test_labels, test_hash = load_data(network.dataset, "test")
+        test_images, test_labels, test_hash = load_data(network.dataset, "test", network.test_images)
         began = time.perf_counter()
         result = training.fit(
             build(profile, model), (images, labels), (test_images, test_labels), recipe=recipe(profile, model), seed=seed,

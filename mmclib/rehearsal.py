@@ -14,7 +14,7 @@ SMALL = {
     "plane": {"steps": 2, "features": 20},
     "verdict": {"images": 4, "restarts": 2, "classes": 2, "steps": 2, "queries": 2},
 }
-TRAINING = {"train_images": 200, "blocks": 1, "epochs": 1, "steps": 2, "milestones": []}
+TRAINING = {"train_images": 200, "test_images": 200, "blocks": 1, "epochs": 1, "steps": 2, "milestones": []}
 
 
 def rehearsal(profile: Profile, device: str) -> Profile:
@@ -23,7 +23,8 @@ def rehearsal(profile: Profile, device: str) -> Profile:
     Its receipts, figures and checkpoints lie beside the profile's own under <profile>-rehearsal.
     """
     settings = profile.model_dump(exclude={"name", "source"}, exclude_none=True)
-    settings |= {"title": f"rehearsal of {profile.name}: toy networks, a few images, numbers that mean nothing", "comparable": False,
+    settings |= {"threads": 1,  # toy networks gain nothing from more, and jobs side by side would share the cores
+                 "title": f"rehearsal of {profile.name}: toy networks, a few images, numbers that mean nothing", "comparable": False,
                  "device": device, "precision": profile.precision if device == profile.device else "float32"}
     for training in settings["training"].values():
         training |= _smaller(training, TRAINING)

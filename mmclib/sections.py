@@ -31,6 +31,7 @@ class Training(Strict):
 
     dataset: Literal["digits", "digit-pairs", "mnist", "cifar10", "cifar100"]
     train_images: Count | None = None  # the first so many only; None is all
+    test_images: Count | None = None
     architecture: Literal["small_convnet", "resnet"]
     blocks: Count = 5
     version: Literal[1, 2] = 2

@@ -13,7 +13,9 @@ from mmclib.attacks.result import AttackResult, Best, check_attack
 
 _EDGE = 7.25  # w beyond this is within 1e-6 of the box's edge, and its gradient within rounding of zero
 _START = 0.99  # where pixels at 0 and 1 start, on tanh's scale: from the edge itself they would need hundreds of steps to be seen to move
-_CHECKS = 10  # per search step the lowest loss so far is looked at this many times, as in the authors' code
+# The lowest loss so far is looked at ten times a search step, as in the authors' code, but at least every 25 iterations: a search
+# step that starts where the last one ended settles in dozens.
+_CHECKS, _LONGEST = 10, 25
 _STALLED, _STALLED_LAST = 0.99, 0.999  # a search step ends when its lowest loss is above this share of that at the look before
 # Margin demanded beyond the confidence, relative to the spread of the logits: other kernels' rounding must not undo a success.
 _SLACK = 1e-5
@@ -76,7 +78,7 @@ class _Search:
         over = self.iteration >= steps
         if abort_early:
             self.lowest = torch.minimum(self.lowest, self.loss)
-            due = self.iteration % max(1, steps // _CHECKS) == 0
+            due = self.iteration % min(_LONGEST, max(1, steps // _CHECKS)) == 0
             over |= due & (self.lowest > torch.where(last, _STALLED_LAST, _STALLED) * self.lowest_before)
             self.lowest_before = torch.where(due, self.lowest, self.lowest_before)
         if not bool(over.any()):
