@@ -83,7 +83,10 @@ def run(options) -> int:
         print(f"failed: {', '.join(failed)}; what is done stays done", file=sys.stderr)
         return 1
     if left:
-        print(f"the time budget ended with {len(left)} jobs to do, the next one is {left[0]!r}; the same command goes on")
+        if options.time_budget:
+            print(f"the time budget ended with {len(left)} jobs to do, the next one is {left[0]!r}; the same command goes on")
+        else:
+            print(f"{len(left)} jobs need others that were not asked for; without --only they are made first")
     return 0
 
 
