@@ -76,7 +76,7 @@ def markdown(result):
              "| | " + " | ".join(f"seed {seed}" for seed in range(len(gaps))) + " | mean |", "|---|" + "---:|" * (len(gaps) + 1)]
     for name, values in result["test_accuracy"].items():
         lines.append(f"| {name} | " + " | ".join(f"{value:.2f}" for value in values) + f" | {means[name]:.2f} |")
-    lines.append("| difference | " + " | ".join(f"{gap:+.2f}" for gap in gaps) + f" | {statistics.mean(gaps):+.2f} |")
+    lines.append("| difference | " + " | ".join(f"{gap:+z.2f}" for gap in gaps) + f" | {statistics.mean(gaps):+z.2f} |")
     return "\n".join(lines)
 
 

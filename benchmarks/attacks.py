@@ -142,6 +142,7 @@ def _compare(title, setting, images, contestants, model, labels, rounds):
             if images.is_cuda:
                 torch.cuda.synchronize()
             seconds[name].append(time.perf_counter() - began)
+            print(f"  {setting}: {name} {seconds[name][-1]:.1f} s", flush=True)
     rows, first = [], statistics.median(next(iter(seconds.values())))
     for name, times in seconds.items():
         outcome = evaluation.accuracy(model, found[name].clamp(0, 1), labels)
@@ -150,7 +151,6 @@ def _compare(title, setting, images, contestants, model, labels, rounds):
         rows.append({"attack": title, "setting": setting, "contestant": name, "seconds": statistics.median(times), "rounds": rounds,
                      "ratio": statistics.median(times) / first, "robust_accuracy": outcome.accuracy,
                      "linf": change.abs().max().item(), "mean_l2_of_successes": change.norm(dim=1)[reached].mean().item()})
-        print(f"  {setting}: {name} {rows[-1]['seconds']:.1f} s, robust accuracy {outcome.accuracy:.1%}", flush=True)
     return rows
 
 

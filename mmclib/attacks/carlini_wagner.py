@@ -1,14 +1,15 @@
 """The l_2 attack of Carlini & Wagner (2017a): the least distortion per image, by Adam in tanh space and a binary search over c.
 
 Every image has a clock of its own: it ends a search step when its own loss stalls and starts the next at once, and leaves when
-its last step is done. So no image waits for another and the result does not depend on the batch. Unlike the authors' code, a
-search step starts where the one before ended, which takes about a third of the iterations to the same distortion.
+its last step is done. So the result does not depend on the batch, and calls are filled with whichever images are ready for one.
+Unlike the authors' code, a search step starts where the one before ended, which takes about a third of the iterations to the same
+distortion.
 """
 
 import torch
 
 from mmclib.attacks.linf import confirmed
-from mmclib.attacks.network import attacked
+from mmclib.attacks.network import ROWS, attacked
 from mmclib.attacks.result import AttackResult, Best, check_attack
 
 _EDGE = 7.25  # w beyond this is within 1e-6 of the box's edge, and its gradient within rounding of zero
@@ -43,8 +44,8 @@ def carlini_wagner(model, images, labels, *, targets=None, objective=None, seed=
         search = _Search((~done).nonzero().squeeze(1), images, initial_const)
         distance = torch.where(done, 0.0, torch.inf).to(images.dtype)  # squared l_2, of the best so far
         while len(search.rows):
-            _iterate(network, best, distance, search, learning_rate, confidence)
-            search.advance(binary_search_steps, steps, abort_early)
+            turn, loss = _turn(network, best, distance, search, learning_rate, confidence)
+            search.advance(turn, loss, binary_search_steps, steps, abort_early)
     return best.result("l2", name="carlini_wagner")
 
 
@@ -62,7 +63,6 @@ class _Search:
         self.first, self.second = torch.zeros_like(self.w), torch.zeros_like(self.w)  # Adam's moments
         self.c = torch.full((count,), float(initial_const), device=device)
         self.low, self.high = torch.zeros_like(self.c), torch.full_like(self.c, torch.inf)
-        self.loss = torch.zeros_like(self.c)
         self.lowest, self.lowest_before = torch.full_like(self.c, torch.inf), torch.full_like(self.c, torch.inf)
         self.iteration, self.search_step = torch.zeros_like(rows), torch.zeros_like(rows)
         self.found = torch.zeros_like(rows, dtype=torch.bool)  # a success in this search step
@@ -72,13 +72,38 @@ class _Search:
         for name, tensor in vars(self).items():
             setattr(self, name, tensor[mask])
 
-    def advance(self, binary_search_steps, steps, abort_early):
-        """Close the search steps that are over, set the next c for their images, and drop images that are through."""
+    def turn(self):
+        """Return the positions of the images to evaluate next, all of one kind (latest a success or not) and enough to fill calls."""
+        inside, outside = self.inside.nonzero().squeeze(1), (~self.inside).nonzero().squeeze(1)
+        # those outside need gradients, which cost about twice a forward pass: they wait until that is worth it
+        queue = outside if len(outside) >= min(ROWS, 2 * len(inside)) else inside
+        if len(queue) > ROWS:  # the furthest behind go first, so that few are left alone at the end
+            behind = (self.search_step * (1 << 32) + self.iteration)[queue].argsort(stable=True)
+            queue = queue[behind[:len(queue) // ROWS * ROWS]]
+        return queue
+
+    def step(self, turn, gradient, learning_rate):
+        """Take one step of Adam, with its usual 0.9, 0.999 and 1e-8, bias-corrected by each image's own clock."""
+        self.iteration[turn] += 1
+        first = self.first[turn].lerp_(gradient, 0.1)
+        second = self.second[turn].lerp_(gradient.square(), 0.001)
+        self.first[turn], self.second[turn] = first, second
+        clock = self.iteration[turn].to(gradient.dtype)[:, None, None, None]
+        denominator = (second / (1 - 0.999**clock)).sqrt() + 1e-8
+        self.w[turn] = (self.w[turn] - learning_rate / (1 - 0.9**clock) * first / denominator).clamp_(-_EDGE, _EDGE)
+
+    def advance(self, turn, loss, binary_search_steps, steps, abort_early):
+        """Close the search steps that are over, set the next c for their images, and drop images that are through.
+
+        `turn` are the positions of the images that just took a step, `loss` their losses before it.
+        """
+        stepped = torch.zeros_like(self.found)
+        stepped[turn] = True
         last = self.search_step == binary_search_steps - 1
-        over = self.iteration >= steps
+        over = stepped & (self.iteration >= steps)
         if abort_early:
-            self.lowest = torch.minimum(self.lowest, self.loss)
-            due = self.iteration % min(_LONGEST, max(1, steps // _CHECKS)) == 0
+            self.lowest[turn] = torch.minimum(self.lowest[turn], loss)
+            due = stepped & (self.iteration % min(_LONGEST, max(1, steps // _CHECKS)) == 0)
             over |= due & (self.lowest > torch.where(last, _STALLED_LAST, _STALLED) * self.lowest_before)
             self.lowest_before = torch.where(due, self.lowest, self.lowest_before)
         if not bool(over.any()):
@@ -100,57 +125,38 @@ class _Search:
             self.keep(stay)
 
 
-def _iterate(network, best, distance, search, learning_rate, confidence):
-    """Evaluate every image's iterate, book the successes that are closer than what is known, and take one Adam step."""
-    rows = search.rows
-    tanh = search.w.tanh()
+def _turn(network, best, distance, search, learning_rate, confidence):
+    """Evaluate the images whose turn it is, book the successes that are closer than what is known, and take their Adam step.
+
+    Returns the positions of those that took one, and their losses before it. An image that was a success just now is tried without
+    a backward pass; if it no longer is one, it waits for a call with gradients.
+    """
+    turn = search.turn()
+    within = bool(search.inside[turn[0]])
+    rows, tanh = search.rows[turn], search.w[turn].tanh()
     current = (tanh + 1) / 2
-    logits, values, gradients = _look(network, best, search, current, confidence)
+    labels, targets = best.labels[rows], None if best.targets is None else best.targets[rows]
+    best.queries[rows] += 1
+    if within:
+        logits, values = network.evaluate(current, labels, targets)
+        gradients = torch.zeros_like(current)
+    else:
+        logits, values, gradients = network.gradients(current, labels, targets)
+        best.count_gradients(rows, gradients)
+        logits = confirmed(network, best, rows, current, logits)
     rank, margin = best.judge(rows, logits)
     success = (rank == 2) & (margin > confidence + _slack(logits))
-    difference = current - search.originals
+    search.inside[turn] = success
+    search.found[turn] |= success
+    difference = current - search.originals[turn]
     squared = difference.flatten(1).square().sum(1)
     closer = success & (squared < distance[rows])
     distance[rows[closer]] = squared[closer]
     best.replace(rows[closer], current[closer], rank[closer], margin[closer])
     # ||x' - x||^2 + c f(x') with f = max(confidence - objective, 0): a success no longer pulls
-    pull = torch.where(success, 0.0, search.c)
-    search.loss = squared + pull * (confidence - values)
+    pull = torch.where(success, 0.0, search.c[turn])
+    loss = squared + pull * (confidence - values)
     gradient = (2 * difference - pull[:, None, None, None] * gradients) * (1 - tanh.square()) / 2
-    search.found |= success
-    search.inside = success
-    search.iteration += 1
-    search.first.lerp_(gradient, 0.1)  # Adam with its usual 0.9, 0.999 and 1e-8, bias-corrected by each image's own clock
-    search.second.lerp_(gradient.square(), 0.001)
-    clock = search.iteration.to(current.dtype)[:, None, None, None]
-    denominator = (search.second / (1 - 0.999**clock)).sqrt() + 1e-8
-    search.w -= learning_rate / (1 - 0.9**clock) * search.first / denominator
-    search.w.clamp_(-_EDGE, _EDGE)
-
-
-def _look(network, best, search, current, confidence):
-    """Return logits, objective values and gradients; an image that was a success just now is tried without a backward pass
-    first."""
-    rows, labels = search.rows, best.labels[search.rows]
-    targets = None if best.targets is None else best.targets[rows]
-    need = ~search.inside
-    gradients = torch.zeros_like(current)
-    parts = []
-    if bool(search.inside.any()):
-        inside = search.inside.nonzero().squeeze(1)
-        logits, values = network.evaluate(current[inside], labels[inside], None if targets is None else targets[inside])
-        best.queries[rows[inside]] += 1
-        rank, margin = best.judge(rows[inside], logits)
-        left = (rank < 2) | ~(margin > confidence + _slack(logits))
-        need[inside] = left
-        parts.append((inside[~left], logits[~left], values[~left]))
-    if bool(need.any()):
-        picked = need.nonzero().squeeze(1)
-        logits, values, gradients[picked] = network.gradients(
-            current[picked], labels[picked], None if targets is None else targets[picked]
-        )
-        best.queries[rows[picked]] += 1
-        best.count_gradients(rows[picked], gradients[picked])
-        parts.append((picked, confirmed(network, best, rows[picked], current[picked], logits), values))
-    order = torch.cat([part[0] for part in parts]).argsort()
-    return torch.cat([part[1] for part in parts])[order], torch.cat([part[2] for part in parts])[order], gradients
+    known = success if within else torch.ones_like(success)
+    search.step(turn[known], gradient[known], learning_rate)
+    return turn[known], loss[known]
