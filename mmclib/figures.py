@@ -38,7 +38,7 @@ def save(figure, folder: Path, stem: str, data: pd.DataFrame) -> list[str]:
 def training_curves(data: pd.DataFrame, title: str):
     """Fig. 3a: test error against training time; `data` has columns model, seconds, test_error (%)."""
     with plt.style.context(STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(7.2, 3), sharey=True)
+        figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.4), sharey=True)
         for axis, adversarial in zip(axes, (False, True), strict=True):
             for model, rows in data.groupby("model", sort=False):
                 if model.startswith("at-") == adversarial:
@@ -51,7 +51,7 @@ def training_curves(data: pd.DataFrame, title: str):
             axis.yaxis.set_minor_formatter("{x:g}")
             axis.set_title("adversarial training" if adversarial else "standard training")
             if axis.lines:
-                axis.legend(ncols=2)
+                axis.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))  # beside no curve, however many there are
         axes[0].set_ylabel("test error (%)")
         figure.suptitle(title, fontsize=9.5)
     return figure
