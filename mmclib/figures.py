@@ -38,20 +38,20 @@ def save(figure, folder: Path, stem: str, data: pd.DataFrame) -> list[str]:
 def training_curves(data: pd.DataFrame, title: str):
     """Fig. 3a: test error against training time; `data` has columns model, seconds, test_error (%)."""
     with plt.style.context(STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(7.2, 3.4), sharey=True)
-        for axis, adversarial in zip(axes, (False, True), strict=True):
-            for model, rows in data.groupby("model", sort=False):
-                if model.startswith("at-") == adversarial:
-                    every = max(1, len(rows) // 8)
-                    axis.plot(rows["seconds"], rows["test_error"], markevery=every, **line_style(model))
+        # Standard and adversarial training in panels of their own (they differ in time by a factor), where there is any.
+        panels = list(data.groupby(data["model"].str.startswith("at-")))
+        figure, axes = plt.subplots(1, len(panels), figsize=(7.2 if len(panels) > 1 else 4.2, 3.4), sharey=True, squeeze=False)
+        axes = axes[0]
+        for axis, (adversarial, curves) in zip(axes, panels, strict=True):
+            for model, rows in curves.groupby("model", sort=False):
+                axis.plot(rows["seconds"], rows["test_error"], markevery=max(1, len(rows) // 8), **line_style(model))
             axis.set(xlabel="training time (s)", yscale="log")
             axis.yaxis.set_major_formatter("{x:g}")
             # Errors span less than a decade: label between its powers too.
             axis.yaxis.set_minor_locator(LogLocator(subs=(1.5, 2, 3, 4, 5, 7)))
             axis.yaxis.set_minor_formatter("{x:g}")
             axis.set_title("adversarial training" if adversarial else "standard training")
-            if axis.lines:
-                axis.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))  # beside no curve, however many there are
+            axis.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.25))  # beside no curve, however many there are
         axes[0].set_ylabel("test error (%)")
         figure.suptitle(title, fontsize=9.5)
     return figure
