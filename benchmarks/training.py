@@ -25,7 +25,7 @@ from torchvision import transforms
 from mmclib import centers, data, losses, models
 from mmclib.batches import batch, epoch_plan
 from mmclib.steps import WARM_UP, Stepper, can_compile, draw
-from mmclib.training import AdversarialTraining, Recipe, make_optimizer
+from mmclib.training import AdversarialTraining, Recipe, make_optimizers
 
 EPSILON, STEP_SIZE, STEPS = 8 / 255, 2 / 255, 10
 
@@ -90,7 +90,7 @@ def our_loop(images, labels, options, adversarial, head="sce"):
     recipe = Recipe(epochs=200, batch_size=options.batch, adversarial=attack if adversarial else None)
     model = network(options, head).to(memory_format=torch.channels_last)
     images, labels = images.to(options.device), labels.to(options.device)
-    stepper = Stepper(model, make_optimizer(model, recipe), recipe, options.precision, options.compile)
+    stepper = Stepper(model, make_optimizers(model, recipe), recipe, options.precision, options.compile)
     plan = epoch_plan(len(labels), 32, 32, seed=0, epoch=0, device=options.device)
     losses_seen, position = [], 0
 
@@ -100,7 +100,7 @@ def our_loop(images, labels, options, adversarial, head="sce"):
         for _ in range(count):
             start = position * options.batch % (len(labels) // options.batch * options.batch)
             pixels, truth = batch(images, labels, plan, start, start + options.batch)
-            draws = draw(recipe, pixels, truth, 10, seed=0, epoch=0, step=position)
+            draws = draw(recipe.adversarial, pixels, truth, 10, seed=0, epoch=0, step=position)
             losses_seen.append(stepper(pixels, truth, draws)[0])
             position += 1
         return clock(options) - began

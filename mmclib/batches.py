@@ -16,8 +16,8 @@ class EpochPlan:
     columns: torch.Tensor
 
 
-def epoch_plan(count, height, width, *, seed, epoch, shift=0.1, flip=True, device="cpu") -> EpochPlan:
-    """Draw an epoch's permutation, whole-pixel shifts (uniform up to `shift` of each side, edges repeated) and horizontal flips (1/2).
+def epoch_plan(count, height, width, *, seed, epoch, shift=0.1, flip=True, fill="nearest", device="cpu") -> EpochPlan:
+    """Draw an epoch's permutation, whole-pixel shifts (uniform up to `shift` of each side) and horizontal flips, as a Recipe says.
 
     It depends on (seed, epoch) only, and is drawn on the CPU: the same on every device, and nothing to save for a resume.
     """
@@ -27,11 +27,19 @@ def epoch_plan(count, height, width, *, seed, epoch, shift=0.1, flip=True, devic
     def sources(size):
         most = round(shift * size)
         offsets = torch.randint(-most, most + 1, (count, 1), generator=generator)
-        return (torch.arange(size) - offsets).clamp_(0, size - 1)
+        place = torch.arange(size) - offsets
+        if fill == "reflect":
+            place = place.abs()
+            return torch.minimum(place, 2 * (size - 1) - place)
+        return place.clamp_(0, size - 1)
 
     rows, columns = sources(height), sources(width)
     if flip:
-        flipped = torch.rand(count, generator=generator) < 0.5
+        if flip == "alternating":  # the coins are the images', and turn over every epoch: in two epochs each is seen both ways
+            coins = torch.rand(count, generator=torch.Generator().manual_seed(derive(seed, "flips"))) < 0.5
+            flipped = coins[order] ^ bool(epoch % 2)
+        else:
+            flipped = torch.rand(count, generator=generator) < 0.5
         columns[flipped] = columns[flipped].flip(1)
     return EpochPlan(order.to(device), rows.to(device), columns.to(device))
 

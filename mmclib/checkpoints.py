@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError, safe_open
 
 KEPT = 2
@@ -17,6 +18,17 @@ _NAME = re.compile(r"state-(\d{9})-([0-9a-f]{16})\.safetensors")
 def save_model(path, model, metadata) -> str:
     """Write a model's state and JSON-able metadata as safetensors, whole or not at all, and return the file's sha256."""
     return save_tensors(path, model.state_dict(), metadata)
+
+
+def digest(*parts) -> str:
+    """Return the sha256, 16 hexadecimal digits, of bytes and tensors in their order."""
+    total = hashlib.sha256()
+    for part in parts:
+        if not isinstance(part, bytes):
+            total.update(repr((part.dtype, tuple(part.shape))).encode())
+            part = part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+        total.update(part)
+    return total.hexdigest()[:16]
 
 
 def save_tensors(path, tensors, metadata) -> str:
@@ -79,7 +91,8 @@ def _states(folder: Path) -> list[Path]:
 
 def _pack(tensors, metadata) -> bytes:
     # Values only: a layout such as channels_last is the business of the model that loads them.
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # Cloned, because safetensors refuses tensors that share memory, as tied weights do.
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     return safetensors.torch.save(plain, {"json": json.dumps(metadata, allow_nan=False, sort_keys=True)})
 
 

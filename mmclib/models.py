@@ -83,6 +83,71 @@ def small_convnet(in_channels=1, feature_dim=64, width=32) -> nn.Module:
     return _initialised(nn.Sequential(*layers, GlobalAveragePool(), nn.Linear(2 * width, feature_dim)))
 
 
+def airbench(widths=(64, 256, 256), stem="learned", in_channels=3, feature_dim=256, feature_scale=1.0) -> nn.Module:
+    """Return the body of airbench94 (Jordan, 2024) up to its features: high accuracy for little computation, not the paper's ResNet.
+
+    A 2 x 2 convolution to 24 channels (the stem), then for each width a group of convolution, max-pooling and convolution, each
+    convolution 3 x 3 and followed by batch normalisation (without a scale) and GELU; the maximum over what is left of the map, and a
+    linear layer to the features, which are multiplied by `feature_scale` (the norm that the features are to reach). Images need
+    at least 2 + 2**len(widths) pixels a side. `stem` is "learned", or "whitened": fixed filters that `whiten` sets from images.
+    Raises ValueError for another stem.
+    """
+    if stem not in ("learned", "whitened"):
+        raise ValueError(f"stem must be 'learned' or 'whitened', got {stem!r}")
+    width_in = 24
+    if stem == "learned":
+        layers = [nn.Conv2d(in_channels, width_in, 2, bias=False), _bias_norm(width_in), nn.GELU()]
+    else:
+        width_in = 8 * in_channels  # a filter and its negative for each of the patch's directions
+        layers = [WhitenedConv2d(in_channels, width_in), nn.GELU()]
+    for width in widths:
+        layers += [_identity_like(_conv(width_in, width, 3)), nn.MaxPool2d(2), _bias_norm(width), nn.GELU(),
+                   _identity_like(_conv(width, width, 3)), _bias_norm(width), nn.GELU()]
+        width_in = width
+    features = nn.Linear(width_in, feature_dim)
+    nn.init.zeros_(features.weight)  # z = 0 at the start: a distance loss begins at its centers' norm and nothing blows up
+    nn.init.zeros_(features.bias)
+    return nn.Sequential(*layers, GlobalMaxPool(), features, Multiplied(feature_scale))
+
+
+class WhitenedConv2d(nn.Conv2d):
+    """A 2 x 2 convolution with fixed filters, set by `whiten`, and a learned bias."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__(in_channels, out_channels, 2)
+        self.weight.requires_grad_(False)
+        nn.init.zeros_(self.bias)
+
+
+@torch.no_grad()
+def whiten(network, images, epsilon=5e-4) -> None:
+    """Set the fixed filters of a "whitened" stem to the principal directions of the 2 x 2 patches of images (N, C, H, W), scaled to
+    unit variance, and their negatives."""
+    stem = next(module for module in network.modules() if isinstance(module, WhitenedConv2d))
+    patches = F.unfold(images, 2).transpose(1, 2).flatten(0, 1)
+    values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
+    filters = (vectors / (values + epsilon).sqrt()).T.flip(0).reshape(-1, *stem.weight.shape[1:])
+    stem.weight.copy_(torch.cat([filters, -filters]))
+
+
+class GlobalMaxPool(nn.Module):
+    """(N, C, H, W) -> (N, C)."""
+
+    def forward(self, maps):
+        return maps.amax((2, 3))
+
+
+class Multiplied(nn.Module):
+    """Multiply by a constant, in float32 at least."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = float(factor)
+
+    def forward(self, values):
+        return values.float() * self.factor if values.dtype in (torch.float16, torch.bfloat16) else values * self.factor
+
+
 class GlobalAveragePool(nn.Module):
     """(N, C, H, W) -> (N, C)."""
 
@@ -127,6 +192,20 @@ def _conv(source, target, size, stride=1):
 def _norm(channels, momentum=0.01):
     # Keras' defaults: epsilon 1e-3, and momentum 0.99 for the past, which is 0.01 in PyTorch's sense.
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=momentum)
+
+
+def _bias_norm(channels):
+    # Without a scale: the kernels before and after it make one superfluous.
+    norm = nn.BatchNorm2d(channels)
+    norm.weight.requires_grad_(False)
+    return norm
+
+
+@torch.no_grad()
+def _identity_like(convolution):
+    # The first filters pass their own input channel on (as nn.init.dirac_): a deep network begins as a shallow one.
+    nn.init.dirac_(convolution.weight[:convolution.in_channels])
+    return convolution
 
 
 def _initialised(network):

@@ -16,7 +16,7 @@ from mmclib.experiment import pack
 from mmclib.items import ADAPTIVE, num_classes
 from mmclib.seeds import derive
 from mmclib.steps import Stepper
-from mmclib.training import make_optimizer
+from mmclib.training import make_optimizers
 
 
 def plane(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
@@ -150,7 +150,7 @@ def step_time(profile, spec, classifier, images, labels, *, partial, progress) -
     for name in names:
         network = pipeline.build(profile, name).to(profile.device, memory_format=torch.channels_last)
         recipe = pipeline.recipe(profile, name)
-        steppers[name] = Stepper(network, make_optimizer(network, recipe), recipe, profile.precision)
+        steppers[name] = Stepper(network, make_optimizers(network, recipe), recipe, profile.precision)
     size = pipeline.recipe(profile, spec.model).batch_size
     batch = (
         (train_images[:size].to(profile.device).float() / 255).contiguous(memory_format=torch.channels_last),

@@ -21,12 +21,14 @@ WARM_UP = 3  # real steps before a CUDA graph is captured, so that compilation a
 class Stepper:
     """Callable step(images, labels, draws) -> (mean loss, number of correct), detached scalars on the device."""
 
-    def __init__(self, model, optimizer, recipe, precision="float32", compiled=False):
-        self.model, self.optimizer, self.recipe = model, optimizer, recipe
+    def __init__(self, model, optimizers, recipe, precision="float32", compiled=False):
+        self.model, self.optimizers, self.recipe = model, optimizers, recipe
+        self.attack = recipe.adversarial  # what the guard against catastrophic overfitting may replace
         self.bfloat16 = precision == "bfloat16"
         self.compiled_features = torch.compile(model.features, dynamic=False) if compiled else model.features
         self.graph, self.graph_rate, self.calls = None, None, 0
-        self.graphed = compiled and next(model.parameters()).is_cuda
+        # A learning rate is baked into a CUDA graph: worth it where the rate holds for epochs.
+        self.graphed = compiled and next(model.parameters()).is_cuda and recipe.schedule == "steps"
 
     def __call__(self, images, labels, draws):
         if len(labels) < self.recipe.batch_size:  # an epoch's last batch is not worth a compilation
@@ -42,8 +44,8 @@ class Stepper:
                 results = self._step(self.compiled_features, *inputs)
             torch.cuda.current_stream().wait_stream(side)
             return results
-        rate = self.optimizer.param_groups[0]["lr"]
-        if self.graph is None or rate != self.graph_rate:  # the learning rate is baked into the graph
+        rate = self.optimizers[0].param_groups[0]["lr"]
+        if self.graph is None or rate != self.graph_rate:
             self._capture(inputs)
             self.graph_rate = rate
         for static, new in zip(self.static, inputs, strict=True):
@@ -63,11 +65,12 @@ class Stepper:
         if start is not None:
             images = self._craft(network, images, labels, targets, start)
         self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         features = self._features(network, images)
         loss = self.model.head.loss(features, labels)
         loss.backward()
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         with torch.no_grad():
             correct = (self.model.head.logits(features).argmax(1) == labels).sum()
         return loss.detach(), correct
@@ -79,7 +82,7 @@ class Stepper:
 
     def _craft(self, network, originals, labels, targets, current):
         # In evaluation mode, so that batch statistics stay out of it, and frozen: weight gradients would cost half as much again.
-        attack = self.recipe.adversarial
+        attack = self.attack
         objective = resolve(attack.objective, targets)
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.model.eval()
@@ -90,19 +93,21 @@ class Stepper:
             features = self._features(network, current)
             value = objective(features, self.model.head.logits(features), labels, targets).sum()
             (gradient,) = torch.autograd.grad(value, current)
-            current = signed_step(current.detach(), gradient, originals, attack.epsilon, attack.step_size)
+            if attack.noise:  # N-FGSM: the start lies outside the ball, and the step is not projected onto it
+                current = torch.add(current.detach(), gradient.sign(), alpha=attack.step_size).clamp_(0, 1)
+            else:
+                current = signed_step(current.detach(), gradient, originals, attack.epsilon, attack.step_size)
         for parameter in parameters:
             parameter.requires_grad_(True)
         return current
 
 
-def draw(recipe, images, labels, num_classes, *, seed, epoch, step):
+def draw(attack, images, labels, num_classes, *, seed, epoch, step):
     """Return (targets, random starts) of a batch for adversarial training, None where it needs none; hashes of (seed, epoch, step)."""
-    attack = recipe.adversarial
     if attack is None:
         return None, None
     seeds = counter.image_seeds(derive(seed, "adversarial", epoch, step), len(labels), labels.device)
-    start = random_start(images, seeds, attack.epsilon).contiguous(memory_format=torch.channels_last)
+    start = random_start(images, seeds, (attack.noise or 1) * attack.epsilon).contiguous(memory_format=torch.channels_last)
     if attack.mode == "untargeted":
         return None, start
     others = counter.words(seeds, 1, "targets").squeeze(1) % (num_classes - 1)  # uniform over the wrong classes
@@ -114,6 +119,14 @@ def can_compile(device) -> bool:
     if torch.device(device).type == "cuda":
         return importlib.util.find_spec("triton") is not None
     return any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++"))
+
+
+def best_precision(device) -> str:
+    """Return "bfloat16" where the device multiplies it in hardware (CUDA; AMX or AVX512-BF16 on a CPU), else "float32"."""
+    if torch.device(device).type == "cuda":
+        return "bfloat16"
+    able = torch.cpu.get_capabilities()
+    return "bfloat16" if able.get("amx_bf16") or able.get("avx512_bf16") else "float32"
 
 
 def worth_compiling(model, image_shape, count, recipe) -> bool:

@@ -8,16 +8,19 @@ from pathlib import Path
 
 import torch
 
-from mmclib import checkpoints
+from mmclib import attacks, checkpoints
 from mmclib.batches import batch, epoch_plan
 from mmclib.checks import check_labels
+from mmclib.muon import Muon
 from mmclib.progress import Progress
 from mmclib.recipes import AdversarialTraining, Recipe, plain
-from mmclib.steps import Stepper, can_compile, draw, worth_compiling
+from mmclib.seeds import derive
+from mmclib.steps import Stepper, best_precision, can_compile, draw, worth_compiling
 
 __all__ = ["AdversarialTraining", "Recipe", "TrainingResult", "fit"]
 
 CHECKPOINT_SECONDS = 60.0
+PROBED, RESTATED = 256, 5000  # training images of the guard's probe, and of the batch statistics of averaged weights
 LOOK_SECONDS = 1.0  # how often the losses of a CUDA device are looked at: each look waits for it
 
 
@@ -25,8 +28,9 @@ LOOK_SECONDS = 1.0  # how often the losses of a CUDA device are looked at: each 
 class TrainingResult:
     """The model (the one given, trained), one dict for each whole epoch, and whether all epochs are done.
 
-    History: epoch (from 1), learning_rate, loss, train_accuracy (on the batches as trained on: augmented, and adversarial where
-    the training is), test_accuracy (clean, float32), seconds (of training since the start over all resumes, evaluation not counted).
+    History: epoch (from 1), learning_rate (of its first step), loss, train_accuracy (on the batches as trained on: augmented, and
+    adversarial where the training is), test_accuracy (clean, in the training's precision), seconds (of training since the start over
+    all resumes, evaluation not counted); with a guard also probe (accuracy under it) and collapsed (was the epoch thrown away).
     """
 
     model: torch.nn.Module
@@ -45,6 +49,26 @@ class _State:
     losses: torch.Tensor
     correct: torch.Tensor
     saved: str = field(default="none was saved")
+    average: dict | None = None  # the moving average of each parameter, by name
+    good: dict | None = None  # tensors at the end of the last epoch that the guard let pass
+    probe: float | None = None  # accuracy then
+    two_steps: bool = False  # did the guard ever go back
+
+
+@dataclass
+class _Run:
+    """What a training works on and with."""
+
+    model: torch.nn.Module
+    optimizers: list
+    stepper: Stepper
+    images: torch.Tensor
+    labels: torch.Tensor
+    test: tuple
+    recipe: Recipe
+    seed: int
+    folder: Path | None
+    settings: dict  # what a state must agree in to be resumed from
 
 
 def fit(model, train, test, *, recipe, seed, folder=None, device="cpu", precision="float32", compile="auto", time_budget=None,
@@ -63,25 +87,39 @@ def fit(model, train, test, *, recipe, seed, folder=None, device="cpu", precisio
     if model.mean.numel() == 1:
         model.mean = images.float().mean(0) / 255
     model.to(device, memory_format=torch.channels_last)
-    optimizer = make_optimizer(model, recipe)
-    run = {"recipe": plain(recipe), "seed": seed, "precision": precision, "images": list(images.shape)}
-    state, compiled = _resume(folder, model, optimizer, run, steps, device)
-    if compiled is None:
-        compiled = worth_compiling(model, images.shape[1:], len(labels), recipe) if compile == "auto" else compile
-    run["compiled"] = compiled
-    stepper = Stepper(model, optimizer, recipe, precision, compiled and can_compile(device))
+    settings = {"recipe": plain(recipe), "seed": seed, "images": list(images.shape), **_contents(model, train)}
+    run = _Run(model, [], None, images, labels, test, recipe, seed, folder, settings)
+    if precision == "auto":
+        precision = best_precision(device)
+    else:
+        settings["precision"] = precision
+    run.optimizers = make_optimizers(model, recipe, precision)
+    state, kept = _resume(run, steps, device)
+    precision = kept.get("precision", precision)  # of a training that another machine began, where the choice was left to it
+    compiled = kept.get("compiled", compile)
+    if compiled == "auto":
+        compiled = worth_compiling(model, images.shape[1:], len(labels), recipe)
+    settings |= {"compiled": compiled, "precision": precision}
+    for group in (group for optimizer in run.optimizers for group in optimizer.param_groups if "precision" in group):
+        group["precision"] = precision
+    run.stepper = Stepper(model, run.optimizers, recipe, precision, compiled and can_compile(device))
+    if state.two_steps:
+        run.stepper.attack = recipe.adversarial.two_steps()
     bar = Progress(recipe, len(labels), done=state.epoch * len(labels) + state.step * recipe.batch_size, show=progress)
     clock = _Clock(began, time_budget)
     try:
         with torch.backends.cudnn.flags(benchmark=True) if device.type == "cuda" else contextlib.nullcontext():
             while state.epoch < recipe.epochs:
-                if not _epoch(state, stepper, optimizer, images, labels, recipe, seed, clock, bar, folder, run):
+                if not _epoch(run, state, clock, bar):
                     return _result(model, state, finished=False)
-                state.history.append(_summary(model, state, recipe, test, len(labels)))
+                state.history.append(_summary(run, state))
                 bar.epoch(state.history[-1])
-                _begin_epoch(state, state.epoch + 1, steps, device)
+                following = _guard(run, state)
+                if following == recipe.epochs:
+                    _finish(run, state)
+                _begin_epoch(state, following, steps, device)
                 clock.mark()
-            _save(folder, model, optimizer, state, run, recipe)
+            _save(run, state)
             return _result(model, state, finished=True)
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
@@ -110,28 +148,32 @@ class _Clock:
         return seconds
 
 
-def _epoch(state, stepper, optimizer, images, labels, recipe, seed, clock, bar, folder, run):
+def _epoch(run, state, clock, bar):
     """Train the rest of an epoch; False where the time budget ended first."""
-    model, device, size = stepper.model, images.device, recipe.batch_size
-    for group in optimizer.param_groups:
-        group["lr"] = recipe.rate(state.epoch)
-    plan = epoch_plan(len(labels), *images.shape[2:], seed=seed, epoch=state.epoch, shift=recipe.shift, flip=recipe.flip, device=device)
-    while state.step < len(state.losses):
+    recipe, images, labels, size = run.recipe, run.images, run.labels, run.recipe.batch_size
+    device, steps = images.device, len(state.losses)
+    plan = epoch_plan(len(labels), *images.shape[2:], seed=run.seed, epoch=state.epoch, shift=recipe.shift, flip=recipe.flip,
+                      fill=recipe.fill, device=device)
+    while state.step < steps:
         chosen, truth = batch(images, labels, plan, state.step * size, (state.step + 1) * size)
-        draws = draw(recipe, chosen, truth, model.head.num_classes, seed=seed, epoch=state.epoch, step=state.step)
-        loss, correct = stepper(chosen, truth, draws)
+        draws = draw(run.stepper.attack, chosen, truth, run.model.head.num_classes, seed=run.seed, epoch=state.epoch, step=state.step)
+        share = recipe.rate(state.epoch, state.step, steps)
+        for group in (group for optimizer in run.optimizers for group in optimizer.param_groups):
+            group["lr"] = group["full_rate"] * share
+        loss, correct = run.stepper(chosen, truth, draws)
+        _follow(run, state, steps)
         state.losses[state.step], state.correct[state.step] = loss, correct
         state.step += 1
         bar.step(len(truth))
-        now, last = time.perf_counter(), state.step == len(state.losses)
+        now, last = time.perf_counter(), state.step == steps
         over = now >= clock.ends and not (last and state.epoch + 1 == recipe.epochs)
         if last or over or device.type == "cpu" or now - clock.looked >= LOOK_SECONDS:
-            _require_finite(state, recipe, folder)
+            _require_finite(state, recipe)
             bar.show(state, recipe)
             clock.looked = now
         if over or now - clock.saved >= CHECKPOINT_SECONDS:
             state.seconds += clock.lap()
-            _save(folder, model, optimizer, state, run, recipe)
+            _save(run, state)
             clock.saved = now
             if over:
                 return False
@@ -141,24 +183,84 @@ def _epoch(state, stepper, optimizer, images, labels, recipe, seed, clock, bar, 
     return True
 
 
-def _summary(model, state, recipe, test, count):
-    sizes = torch.full((len(state.losses),), recipe.batch_size, dtype=torch.float64)
-    sizes[-1] = count - recipe.batch_size * (len(sizes) - 1)
+@torch.no_grad()
+def _follow(run, state, steps):
+    """Move the average of the weights."""
+    if not run.recipe.average:
+        return
+    parameters = dict(run.model.named_parameters())
+    if state.average is None:
+        state.average = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+    # The first steps weigh less than the constant says: an average of few needs no memory of the start.
+    done = state.epoch * steps + state.step + 1
+    weight = max(1 / (run.recipe.average * steps), 1 / done)
+    torch._foreach_lerp_(list(state.average.values()), [parameters[name] for name in state.average], weight)
+
+
+def _guard(run, state):
+    """Look for catastrophic overfitting after an epoch; return the number of the epoch to train next."""
+    attack = run.recipe.adversarial
+    if attack is None or attack.guard is None:
+        return state.epoch + 1
+    # Catastrophic overfitting shows as robust accuracy gone within an epoch; PGD-5 on the margin sees it on either kind of loss.
+    pixels, own = run.images[:PROBED].float() / 255, run.labels[:PROBED]
+    probed = attacks.pgd(run.model, pixels, own, objective="untargeted_2", epsilon=attack.epsilon, step_size=attack.epsilon / 3, steps=5,
+                         seed=derive(run.seed, "probe"))
+    accuracy = 1 - probed.fooled.double().mean().item()
+    collapsed = state.probe is not None and not state.two_steps and accuracy < state.probe - attack.guard
+    state.history[-1] |= {"probe": accuracy, "collapsed": collapsed}
+    if not collapsed:
+        state.probe, state.good = accuracy, {name: tensor.detach().clone() for name, tensor in _tensors(run, state).items()}
+        return state.epoch + 1
+    _restore(run, state, state.good)
+    state.two_steps, run.stepper.attack = True, attack.two_steps()
+    return state.epoch
+
+
+@torch.no_grad()
+def _finish(run, state):
+    """Take the averaged weights with batch statistics of their own, and round to float16 numbers, as the recipe says."""
+    if run.recipe.average:
+        for name, parameter in run.model.named_parameters():
+            parameter.copy_(state.average[name])
+        norms = [module for module in run.model.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
+        usual = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain mean over all batches
+        run.model.train()
+        for part in run.images[:RESTATED].split(500):
+            run.model.features((part.float() / 255).contiguous(memory_format=torch.channels_last))
+        for norm, momentum in zip(norms, usual, strict=True):
+            norm.momentum = momentum
+    if run.recipe.half:  # what lies in float16 on disk is then exactly what is evaluated; the head's centers and the mean stay as they are
+        learned = [*run.model.parameters(), *run.model.backbone.buffers()]
+        for tensor in (tensor for tensor in learned if tensor.is_floating_point()):
+            tensor.copy_(tensor.half())
+    if run.recipe.average or run.recipe.half:
+        state.history[-1]["test_accuracy"] = _accuracy(run)
+
+
+def _summary(run, state):
+    count, size = len(run.labels), run.recipe.batch_size
+    sizes = torch.full((len(state.losses),), size, dtype=torch.float64)
+    sizes[-1] = count - size * (len(sizes) - 1)
     return {
-        "epoch": state.epoch + 1, "learning_rate": recipe.rate(state.epoch),
+        "epoch": state.epoch + 1, "learning_rate": run.recipe.learning_rate * run.recipe.rate(state.epoch, 0, len(state.losses)),
         "loss": float((state.losses.cpu().double() * sizes).sum() / count), "train_accuracy": float(state.correct.sum()) / count,
-        "test_accuracy": _accuracy(model, *test), "seconds": state.seconds,
+        "test_accuracy": _accuracy(run), "seconds": state.seconds,
     }
 
 
 @torch.no_grad()
-def _accuracy(model, images, labels, size=500):
+def _accuracy(run, size=500):
+    model, (images, labels), right = run.model, run.test, 0
     model.eval()
-    right = 0
     for start in range(0, len(labels), size):
         pixels = images[start:start + size].to(model.mean.device).float() / 255
-        logits = model.head.logits(model.features(pixels.contiguous(memory_format=torch.channels_last)))
-        right += (logits.argmax(1).cpu() == labels[start:start + size].cpu()).sum()
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=run.stepper.bfloat16):
+            features = model.features(pixels.contiguous(memory_format=torch.channels_last))
+        right += (model.head.logits(features.float()).argmax(1).cpu() == labels[start:start + size].cpu()).sum()
     return int(right) / len(labels)
 
 
@@ -174,7 +276,7 @@ def _begin_epoch(state, epoch, steps, device):
     state.correct = torch.zeros(steps, dtype=torch.int64, device=device)
 
 
-def _require_finite(state, recipe, folder):
+def _require_finite(state, recipe):
     losses = state.losses[:state.step]
     if not bool(losses[-1].isfinite()) or not bool(losses.isfinite().all()):
         first = int((~losses.isfinite()).nonzero()[0])
@@ -182,62 +284,111 @@ def _require_finite(state, recipe, folder):
 
 
 def _not_finite(what, state, recipe, batch_number):
+    rate = recipe.learning_rate * recipe.rate(state.epoch, batch_number, len(state.losses))
     raise FloatingPointError(f"{what} in epoch {state.epoch + 1}, batch {batch_number + 1} of {len(state.losses)} "
-                             f"(learning rate {recipe.rate(state.epoch):g}); try a smaller learning_rate. The last state: {state.saved}")
+                             f"(learning rate {rate:g}); try a smaller learning_rate. The last state: {state.saved}")
 
 
-def make_optimizer(model, recipe):
+def make_optimizers(model, recipe, precision="float32") -> list:
+    """Return the optimizers of a model by its recipe; each group keeps its rate before the schedule as `full_rate`.
+
+    Raises ValueError for a model without a parameter to train.
+    """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise ValueError("the model has no parameter that requires grad: there is nothing to train")
     kernels = [parameter for parameter in parameters if parameter.ndim == 4]
     others = [parameter for parameter in parameters if parameter.ndim != 4]
-    groups = [{"params": kernels, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.SGD([group for group in groups if group["params"]], lr=recipe.learning_rate, momentum=recipe.momentum,
-                           fused=parameters[0].is_cuda)
+    if recipe.optimizer == "muon":
+        optimizers = [Muon(kernels, recipe.learning_rate, recipe.momentum, precision=precision)] if kernels else []
+        optimizers += [torch.optim.Adam(others, lr=recipe.other_rate, betas=(0.9, 0.99))] if others else []
+    else:
+        groups = [{"params": kernels, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        optimizers = [torch.optim.SGD([group for group in groups if group["params"]], lr=recipe.learning_rate, momentum=recipe.momentum,
+                                      fused=parameters[0].is_cuda)]
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        group["full_rate"] = group["lr"]
+    return optimizers
 
 
-def _save(folder, model, optimizer, state, run, recipe):
-    if folder is None:
+def _contents(model, train) -> dict:
+    """Hash what a training is of, so that its state is never resumed as another's: architecture, head with its centers, data."""
+    buffers = {name: tensor for name, tensor in model.head.named_buffers()}
+    plainly = {name: value for name, value in sorted(vars(model.head).items()) if isinstance(value, (int, float, str, bool, tuple))}
+    network = repr((str(model), {name: value for name, value in plainly.items() if name != "training"},
+                    [(name, tuple(parameter.shape)) for name, parameter in model.named_parameters()])).encode()
+    return {"model": checkpoints.digest(network, *buffers.values()), "data": checkpoints.digest(*train)}
+
+
+def _tensors(run, state) -> dict:
+    """Everything that the next step depends on, by name."""
+    tensors = {f"model.{name}": tensor for name, tensor in run.model.state_dict().items()}
+    names = {parameter: name for name, parameter in run.model.named_parameters()}
+    for optimizer in run.optimizers:
+        for parameter, kept in optimizer.state.items():
+            tensors |= {f"optimizer.{key}.{names[parameter]}": value for key, value in kept.items() if value is not None}
+    return tensors | {f"average.{name}": tensor for name, tensor in (state.average or {}).items()}
+
+
+@torch.no_grad()
+def _restore(run, state, tensors):
+    """Set model, optimizers and average to what `_tensors` gave, each value in the layout of its own parameter."""
+    run.model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")})
+    parameters = dict(run.model.named_parameters())
+    owner = {parameter: optimizer for optimizer in run.optimizers for group in optimizer.param_groups for parameter in group["params"]}
+    for optimizer in run.optimizers:
+        optimizer.state.clear()
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, key, place = name.split(".", 2)
+            parameter = parameters[place]
+            if tensor.shape == parameter.shape:
+                tensor = torch.empty_like(parameter).detach().copy_(tensor)
+            owner[parameter].state[parameter][key] = tensor.cpu() if key == "step" else tensor.clone()  # Adam counts on the CPU
+    average = {name[8:]: tensor for name, tensor in tensors.items() if name.startswith("average.")}
+    state.average = {name: torch.empty_like(parameters[name]).detach().copy_(tensor) for name, tensor in average.items()} or None
+
+
+def _save(run, state):
+    if run.folder is None:
         return
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        if optimizer.state[parameter].get("momentum_buffer") is not None:
-            tensors[f"momentum.{name}"] = optimizer.state[parameter]["momentum_buffer"]
+    tensors = _tensors(run, state)
     for name, tensor in tensors.items():  # the update after a finite loss may still have overflowed: such a state is worth nothing
         if not bool(tensor.isfinite().all()):
-            _not_finite(f"{name} became infinite or NaN", state, recipe, max(state.step - 1, 0))
+            _not_finite(f"{name} became infinite or NaN", state, run.recipe, max(state.step - 1, 0))
     tensors |= {"epoch.losses": state.losses, "epoch.correct": state.correct}
-    position = {"epoch": state.epoch, "step": state.step, "history": state.history, "seconds": state.seconds}
-    number = state.epoch * (len(state.losses) + 1) + state.step  # an epoch's end, before its evaluation, comes before the next one's start
-    state.saved = str(checkpoints.save_state(folder, number, tensors, {"run": run, **position}))
+    tensors |= {f"good.{name}": tensor for name, tensor in (state.good or {}).items()}
+    position = {key: getattr(state, key) for key in ("epoch", "step", "history", "seconds", "probe", "two_steps")}
+    # An epoch's end, before its evaluation, comes before the next one's start; an epoch done again comes after its first time.
+    number = (state.epoch + (state.two_steps and run.recipe.epochs)) * (len(state.losses) + 1) + state.step
+    state.saved = str(checkpoints.save_state(run.folder, number, tensors, {"run": run.settings, **position}))
 
 
-def _resume(folder, model, optimizer, run, steps, device):
-    """Return the state to go on from and whether its training is compiled (None where there is no state)."""
+def _resume(run, steps, device):
+    """Return the state to go on from, and of its settings those that were left to the machine (none where there is no state)."""
     state = _State(0, 0, [], 0.0, None, None)
     _begin_epoch(state, 0, steps, device)
-    found = checkpoints.load_state(folder) if folder is not None else None
+    found = checkpoints.load_state(run.folder) if run.folder is not None else None
     if found is None:
-        return state, None
+        return state, {}
     tensors, saved = found
-    compiled = saved["run"].pop("compiled")
-    for key, value in run.items():
+    for key, value in run.settings.items():
         if saved["run"].get(key) != value:
-            raise ValueError(f"{folder} holds the state of another training ({key} {saved['run'].get(key)} there, {value} here); "
+            raise ValueError(f"{run.folder} holds the state of another training ({key} {saved['run'].get(key)} there, {value} here); "
                              "delete that folder or name another one")
-    model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")})
-    for name, parameter in model.named_parameters():
-        if f"momentum.{name}" in tensors:  # in the parameter's own layout
-            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).detach().copy_(tensors[f"momentum.{name}"])
-    state.epoch, state.step, state.history, state.seconds = (saved[key] for key in ("epoch", "step", "history", "seconds"))
+    _restore(run, state, {name: tensor.to(device) for name, tensor in tensors.items() if not name.startswith(("good.", "epoch."))})
+    state.good = {name[5:]: tensor.to(device) for name, tensor in tensors.items() if name.startswith("good.")} or None
+    for key in ("epoch", "step", "history", "seconds", "probe", "two_steps"):
+        setattr(state, key, saved[key])
     state.losses.copy_(tensors["epoch.losses"])
     state.correct.copy_(tensors["epoch.correct"])
-    state.saved = str(Path(folder))
-    return state, compiled
+    state.saved = str(Path(run.folder))
+    return state, saved["run"]
 
 
 def _check(model, train, test, precision, compile, time_budget, folder):
-    if precision not in ("float32", "bfloat16"):
-        raise ValueError(f"precision must be 'float32' or 'bfloat16', got {precision!r}")
+    if precision not in ("float32", "bfloat16", "auto"):
+        raise ValueError(f"precision must be 'float32', 'bfloat16' or 'auto', got {precision!r}")
     if compile not in ("auto", True, False):
         raise ValueError(f"compile must be 'auto', True or False, got {compile!r}")
     if time_budget is not None and folder is None:

@@ -208,7 +208,7 @@ def test_crafting_raises_the_objective_inside_the_ball_and_touches_nothing(mode)
     recipe = Recipe(epochs=1, adversarial=attack)
     model = classifier()
     before = weights(model)
-    targets, start = steps.draw(recipe, images, labels, 10, seed=0, epoch=0, step=0)
+    targets, start = steps.draw(recipe.adversarial, images, labels, 10, seed=0, epoch=0, step=0)
     assert (start - images).abs().max() <= 0.1 + 1e-6 and start.min() >= 0 and start.max() <= 1
     stepper = steps.Stepper(model, None, recipe)
     crafted = stepper._craft(model.features, images, labels, targets, start)
@@ -226,12 +226,12 @@ def test_crafting_raises_the_objective_inside_the_ball_and_touches_nothing(mode)
 def test_targets_are_uniform_over_the_wrong_classes_and_a_function_of_the_step():
     recipe = Recipe(epochs=1, adversarial=TARGETED)
     images, labels = torch.rand(9000, 1, 2, 2), torch.arange(9000) % 10
-    targets, start = steps.draw(recipe, images, labels, 10, seed=0, epoch=0, step=0)
+    targets, start = steps.draw(recipe.adversarial, images, labels, 10, seed=0, epoch=0, step=0)
     assert not (targets == labels).any()
     counts = torch.bincount((targets - labels) % 10, minlength=10)[1:]
     assert ((counts - 1000).abs() < 120).all()  # four standard deviations of a multinomial cell
-    again = steps.draw(recipe, images, labels, 10, seed=0, epoch=0, step=0)
-    other = steps.draw(recipe, images, labels, 10, seed=0, epoch=0, step=1)
+    again = steps.draw(recipe.adversarial, images, labels, 10, seed=0, epoch=0, step=0)
+    other = steps.draw(recipe.adversarial, images, labels, 10, seed=0, epoch=0, step=1)
     assert torch.equal(again[0], targets) and torch.equal(again[1], start)
     assert not torch.equal(other[0], targets) and not torch.equal(other[1], start)
 
