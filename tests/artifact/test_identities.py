@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from mmclib import experiment, items, jobs, ladder, variants
+from artifact import experiment, items, jobs, ladder, variants
 
 COMMITTED = {
     "demo": {"models": "52676197b5c5", "evaluations": "b1d4864b1be0", "jobs": "a065dafe53fd"},
