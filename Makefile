@@ -1,4 +1,4 @@
-# The front door. It calls the tools; what there is to do is in Snakefile and mmclib/jobs.py.
+# The front door. It calls the tools; what there is to do is in Snakefile and artifact/jobs.py.
 #   make reproduce PROFILE=demo    make test    make lab
 .DEFAULT_GOAL := help
 PROFILE ?=
@@ -29,10 +29,10 @@ setup: $(READY)  ## make the environment (every other target does so by itself)
 	 && $$UV pip install --quiet --python $(PYTHON) --no-deps -r requirements-nodeps.lock -e . && touch $@
 
 reproduce: $(READY)  ## every figure and table of a profile (default: paper with CUDA, else demo)
-	@$(PYTHON) -m mmclib reproduce $(WITH_PROFILE)
+	@$(PYTHON) -m artifact reproduce $(WITH_PROFILE)
 
 figures: $(READY)  ## draw figures and tables from the receipts that are there; computes nothing
-	@$(PYTHON) -m mmclib figures $(WITH_PROFILE)
+	@$(PYTHON) -m artifact figures $(WITH_PROFILE)
 
 test: $(READY)  ## unit tests, then every notebook rerun and compared
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 tests

@@ -1,8 +1,8 @@
-# The one DAG. Every rule is one notebook run; what there is to do comes from mmclib.jobs, so that this file, `python -m mmclib run`
-# and a cluster's executor plugin agree. Receipts carry their identity in their names (mmclib.experiment): file times decide nothing.
+# The one DAG. Every rule is one notebook run; what there is to do comes from artifact.jobs, so that this file, `python -m artifact run`
+# and a cluster's executor plugin agree. Receipts carry their identity in their names (artifact.experiment): file times decide nothing.
 import sys
 
-from mmclib import experiment, jobs
+from artifact import experiment, jobs
 
 PROFILE = experiment.load_profile(config.get("profile", "demo"))
 JOBS = jobs.plan(PROFILE)
@@ -21,4 +21,4 @@ for job in JOBS:
         priority: int(URGENCY[job.receipt])
         resources: gpu=int(PROFILE.device == "cuda")
         params: name=job.name, profile=config.get("profile", "demo"), python=sys.executable
-        shell: "{params.python} -m mmclib job {params.name:q} --profile {params.profile:q}"
+        shell: "{params.python} -m artifact job {params.name:q} --profile {params.profile:q}"

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from mmclib import attacks, centers, data, evaluation, losses, models, training
+from mmclib import attacks, centers, data, evaluation, losses, models, training, zoo
 
 EPSILON, STEP = 8 / 255, 2 / 255
 RELEASED = "quick-mmc-10"
@@ -160,7 +160,7 @@ def _model(options, device):
         model, name, test = _small_model()
     else:
         name = f"ResNet v2 n = 5, MMC-10, CIFAR-10 (released model {RELEASED})"
-        model, test = models.load_released(RELEASED), data.load("cifar10", "test")
+        model, test = zoo.load_released(RELEASED), data.load("cifar10", "test")
     model = model.to(device).eval()
     images, labels = (tensor[:options.images] for tensor in test)
     clean = evaluation.accuracy(model, images, labels).accuracy

@@ -4,17 +4,19 @@ from importlib import import_module
 
 __version__ = "0.1.0"
 _MODULES = (
-    "attacks", "centers", "checks", "data", "density", "evaluation", "experiment", "losses", "models", "profiles", "report",
-    "seeds", "training",
+    "attacks", "centers", "checkpoints", "checks", "data", "distances", "evaluation", "intervals", "losses", "models", "seeds",
+    "training", "zoo",
 )
 
 
 def __getattr__(name):
-    # Submodules load on first use: a command that only reads profiles or receipts does not wait for torch.
+    # Submodules load on first use: who needs an interval or a seed does not wait for torch.
     if name in _MODULES:
         return import_module(f"{__name__}.{name}")
+    if name == "load_released":
+        return import_module(f"{__name__}.zoo").load_released
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__():
-    return [*globals(), *_MODULES]
+    return [*globals(), *_MODULES, "load_released"]

@@ -157,7 +157,7 @@ def _check_files(name, folder):
     else:
         kind = _dataset_class(name)
         base, files = folder / kind.base_folder, [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
-    remedy = f"fetch it with `python -m mmclib download {name}`, or set MMC_DATA to a folder in torchvision's layout that holds it"
+    remedy = f"fetch it with `python -m artifact download {name}`, or set MMC_DATA to a folder in torchvision's layout that holds it"
     for file, md5 in files:
         if not (base / file).is_file():
             raise FileNotFoundError(f"{name} is not in {folder} ({(base / file).relative_to(folder)} is missing); {remedy}")

@@ -9,7 +9,6 @@ import time
 import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
-from statistics import NormalDist
 
 import torch
 from tqdm import tqdm
@@ -130,18 +129,6 @@ def random_targets(labels, num_classes, *, seed=0) -> torch.Tensor:
         raise ValueError(f"num_classes must be at least 2 for a target to differ from its label, got {num_classes}")
     bits = counter.words(counter.image_seeds(seed, len(labels), labels.device), 1, "targets").squeeze(1)
     return (labels + 1 + ((bits >> 2) & (2**62 - 1)) % (num_classes - 1)) % num_classes
-
-
-def wilson_interval(successes, count, confidence=0.95) -> tuple[float, float]:
-    """Return Wilson's score interval for a share of `successes` in `count` (Wilson, 1927). Raises ValueError for impossible
-    counts."""
-    if not 0 <= successes <= count or count < 1:
-        raise ValueError(f"successes must lie in [0, count] and count be at least 1, got successes={successes}, count={count}")
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share, scale = successes / count, 1 + z * z / count
-    middle = (share + z * z / (2 * count)) / scale
-    half = z / scale * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, middle - half) if successes else 0.0, min(1.0, middle + half) if successes < count else 1.0
 
 
 def _attack(model, images, labels, attack, targets, seed, batch_size, hyper, progress, finished):

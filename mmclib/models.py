@@ -38,15 +38,6 @@ class Classifier(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
-def load_released(name) -> Classifier:
-    """Return a trained model that comes with the repository (released/), in float32 and evaluation mode.
-
-    Raises ValueError for an unknown name, naming those there are, and for a damaged file.
-    """
-    from mmclib import released  # it builds models from this module
-    return released.load(name)
-
-
 def resnet(blocks=5, version=2, in_channels=3, feature_dim=256) -> nn.Module:
     """Return the residual network of the authors' code (Keras' cifar10_resnet) up to its features, for images of any size.
 

@@ -26,7 +26,7 @@ LOOK_SECONDS = 1.0  # how often the losses of a CUDA device are looked at: each 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The model (the one given, trained), one dict for each whole epoch, and whether all epochs are done.
+    """The model (the one given, trained), one dict for each whole epoch, whether all epochs are done, and the precision.
 
     History: epoch (from 1), learning_rate (of its first step), loss, train_accuracy (on the batches as trained on: augmented, and
     adversarial where the training is), test_accuracy (clean, in the training's precision), seconds (of training since the start over
@@ -36,6 +36,7 @@ class TrainingResult:
     model: torch.nn.Module
     history: list
     finished: bool
+    precision: str  # what features were computed in
 
 
 @dataclass
@@ -111,7 +112,7 @@ def fit(model, train, test, *, recipe, seed, folder=None, device="cpu", precisio
         with torch.backends.cudnn.flags(benchmark=True) if device.type == "cuda" else contextlib.nullcontext():
             while state.epoch < recipe.epochs:
                 if not _epoch(run, state, clock, bar):
-                    return _result(model, state, finished=False)
+                    return _result(run, state, finished=False)
                 state.history.append(_summary(run, state))
                 bar.epoch(state.history[-1])
                 following = _guard(run, state)
@@ -120,7 +121,7 @@ def fit(model, train, test, *, recipe, seed, folder=None, device="cpu", precisio
                 _begin_epoch(state, following, steps, device)
                 clock.mark()
             _save(run, state)
-            return _result(model, state, finished=True)
+            return _result(run, state, finished=True)
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
             raise MemoryError(f"training ran out of memory on {device} at batch_size={recipe.batch_size}; take a smaller batch_size "
@@ -264,10 +265,10 @@ def _accuracy(run, size=500):
     return int(right) / len(labels)
 
 
-def _result(model, state, finished):
+def _result(run, state, finished):
     # Evaluation later sees the same memory layout, and so the same last bits, as a model loaded from disk.
-    model.to(memory_format=torch.contiguous_format).eval()
-    return TrainingResult(model, state.history, finished)
+    run.model.to(memory_format=torch.contiguous_format).eval()
+    return TrainingResult(run.model, state.history, finished, run.settings["precision"])
 
 
 def _begin_epoch(state, epoch, steps, device):

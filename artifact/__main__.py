@@ -1,0 +1,171 @@
+"""The command line: `python -m artifact reproduce | run | job | figures | release | record | download` (see --help of each)."""
+
+import argparse
+import fnmatch
+import os
+import subprocess
+import sys
+import time
+
+from artifact import jobs, slices
+from artifact.experiment import ROOT, Profile, load_profile, read_receipt
+
+
+def choose_profile(named: str | None) -> tuple[Profile, str]:
+    """The profile to run and why: the one named, else paper where there is CUDA and demo where not."""
+    if named:
+        return load_profile(named), "named"
+    import torch
+    if torch.cuda.is_available():
+        return load_profile("paper"), f"no PROFILE named, and this machine has {torch.cuda.get_device_name()}"
+    return load_profile("demo"), "no PROFILE named, and this machine has no CUDA device; PROFILE=paper is the whole paper"
+
+
+def announce(profile: Profile, why: str, todo: list, parallel: int) -> None:
+    print(f"profile {profile.name} ({why}): {profile.title}")
+    takes = f", {parallel} at a time: about {jobs.describe(jobs.estimate(todo, parallel))}" if todo else ""
+    print(f"{len(todo)} of {len(jobs.plan(profile))} jobs to do{takes}", flush=True)
+
+
+def summarise(profile: Profile) -> None:
+    print()
+    show_items(read_receipt(jobs.find(profile, "report").receipt)["results"]["items"], profile)
+
+
+def show_items(items: list[dict], profile: Profile) -> None:
+    for item in items:
+        print(f"{item['name']:<11} {item['files']}\n{'':<11} {item['says']}")
+    print(f"\nall of them on one page: figures/{profile.name}/index.html")
+
+
+def reproduce(options) -> int:
+    profile, why = choose_profile(options.profile)
+    todo = [job for job in jobs.plan(profile) if not job.done()]
+    parallel = options.jobs or jobs.workers(profile)
+    announce(profile, why, todo, parallel)
+    if todo:
+        # A receipt is whole or not there, so an interrupted run needs no repair: no lock to break, unfinished jobs go on.
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(ROOT),
+                   "--cores", str(parallel * profile.threads), "--config", f"profile={profile.source}",
+                   "--quiet", "all", "--nolock", "--rerun-incomplete", "--rerun-triggers", "input", "--keep-going",
+                   "--resources", "gpu=1"]
+        code = subprocess.run(command, cwd=ROOT).returncode
+        if code:
+            print(f"\nnot everything was made; what is done stays done. The failed jobs' notebooks are under logs/{profile.name}/; "
+                  "mend what they name and run the same command again", file=sys.stderr)
+            return code
+    summarise(profile)
+    return 0
+
+
+def run(options) -> int:
+    profile, why = choose_profile(options.profile)
+    if options.rehearse:
+        import torch
+
+        from artifact.rehearsal import rehearsal
+        profile = rehearsal(profile, "cuda" if torch.cuda.is_available() else "cpu")
+    planned = slices.by_worth(jobs.plan(profile))
+    todo = [job for job in planned if not job.done() and fnmatch.fnmatch(job.name, options.only)]
+    announce(profile, why, todo, options.jobs)
+    if options.dry_run:
+        for job in todo:
+            print(f"{jobs.describe(job.seconds):>9}  {job.name}")
+        return 0
+    ends = time.monotonic() + options.time_budget if options.time_budget else None
+    failed = []
+    if options.jobs > 1:
+        failed = slices.side_by_side(profile, todo, ends, options.jobs)
+    else:
+        slices.in_turn(profile, todo, ends)
+    left = [job.name for job in todo if not job.done()]
+    if failed:
+        print(f"failed: {', '.join(failed)}; what is done stays done", file=sys.stderr)
+        return 1
+    if left:
+        if options.time_budget:
+            print(f"the time budget ended with {len(left)} jobs to do, the next one is {left[0]!r}; the same command goes on")
+        else:
+            print(f"{len(left)} jobs need others that were not asked for; without --only they are made first")
+    return 0
+
+
+def one_job(options) -> int:
+    profile = load_profile(options.profile)
+    jobs.run_timed(profile, jobs.find(profile, options.name), jobs.run_notebook)
+    return 0
+
+
+def figures(options) -> int:
+    from artifact import report
+    profile, _ = choose_profile(options.profile)
+    show_items([written.summary() for written in report.write_all(profile)], profile)
+    return 0
+
+
+def release(options) -> int:
+    from artifact import release
+    for path in release.release_all(options.profile, options.models):
+        print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 2**20:.1f} MiB, with {path.with_suffix('.md').name}")
+    return 0
+
+
+def record(options) -> int:
+    from artifact import record as writer
+    (ROOT / "README.md").write_text(writer.update())
+    print("README.md: every number between its markers is a receipt's")
+    return 0
+
+
+def download(options) -> int:
+    from mmclib import data
+    for name in options.names:
+        print(f"{name}: {data.download(name)}")
+    return 0
+
+
+def main(arguments=None) -> int:
+    parser = argparse.ArgumentParser(prog="artifact", description="Regenerate the paper's figures and tables.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(function, name, text):
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(function=function)
+        return sub
+
+    sub = command(reproduce, "reproduce", "every figure and table of a profile, by Snakemake and papermill")
+    sub.add_argument("--profile")
+    sub.add_argument("--jobs", type=int, help="jobs at the same time (default: as the cores allow)")
+    sub = command(run, "run", "the same jobs with PyTorch's stack alone: no Snakemake, Jupyter or network")
+    sub.add_argument("--profile")
+    sub.add_argument("--only", default="*", metavar="PATTERN", help="jobs whose name matches, such as 'train *'")
+    sub.add_argument("--time-budget", type=float, metavar="S", help="stop after so many seconds with the state saved")
+    sub.add_argument("--jobs", type=int, default=1, metavar="N", help="jobs at the same time, as processes that share the device (1)")
+    sub.add_argument("--dry-run", action="store_true", help="list the jobs and what they would take")
+    sub.add_argument("--rehearse", action="store_true", help="run every job in miniature, under the name PROFILE-rehearsal")
+    sub = command(one_job, "job", "one job, by papermill (what the Snakefile calls)")
+    sub.add_argument("name")
+    sub.add_argument("--profile", required=True)
+    sub = command(figures, "figures", "draw all figures and tables from the receipts that exist; computes nothing")
+    sub.add_argument("--profile")
+    sub = command(release, "release", "write trained models to released/ with a card each")
+    sub.add_argument("models", nargs="+")
+    sub.add_argument("--profile", required=True)
+    command(record, "record", "write the README's tables from receipts and benchmark files")
+    sub = command(download, "download", "fetch data sets through torchvision into MMC_DATA (default data/)")
+    sub.add_argument("names", nargs="+", choices=["mnist", "cifar10", "cifar100"], metavar="mnist|cifar10|cifar100")
+    options = parser.parse_args(arguments)
+    try:
+        return options.function(options)
+    except (ValueError, FileNotFoundError, RuntimeError, FloatingPointError) as error:
+        if os.environ.get("MMC_TRACEBACK"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped; what is done stays done, and the same command goes on", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Computing: training and measuring what receipts keep. Needs torch, draws nothing."""

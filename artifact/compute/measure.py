@@ -1,0 +1,81 @@
+"""From a profile's evaluations to their receipts: look each up by its identity, else attack (or go on attacking) and write it."""
+
+import time
+
+from artifact.compute import probes, trained
+from artifact.experiment import Profile, model_identity, pack, read_receipt, write_receipt
+from artifact.items import Evaluation, num_classes
+from mmclib import attacks, evaluation
+from mmclib.attacks.objectives import divided
+from mmclib.intervals import wilson_interval
+from mmclib.seeds import derive
+
+
+def evaluate(profile: Profile, spec: Evaluation, *, progress: bool = False) -> dict:
+    """The receipt of one evaluation: looked up, or computed (going on where an interrupted one stopped) and written."""
+    trained.start(profile)
+    path = spec.path(profile)
+    with trained.only_one(path):
+        if path.exists():
+            return read_receipt(path)
+        model = trained.ensure_model(profile, spec.model)
+        images, labels, digest = trained.load_data(profile.dataset(spec.model), "test", spec.images)
+        began = time.perf_counter()
+        kind = "transfer" if spec.attack.startswith("transfer_") else spec.attack
+        run = {"clean": _clean, "transfer": _transfer, **probes.KINDS}.get(kind, _attack)
+        results = run(profile, spec, model.classifier, images, labels, partial=path.with_suffix(".partial"), progress=progress)
+        receipt = {
+            "identity": spec.identity(profile), "kind": "evaluation", "model": spec.model,
+            "model_identity": model_identity(profile, spec.model),
+            "checkpoint_sha256": model.receipt["results"]["checkpoint_sha256"],
+            "data": {"name": profile.dataset(spec.model), "split": "test", "images": len(labels), "sha256": digest},
+            "config": {"attack": spec.attack, "targeted": spec.targeted, "seed": profile.seed, **spec.settings},
+            "results": results, "provenance": trained.provenance(profile, time.perf_counter() - began),
+        }
+        write_receipt(path, receipt)
+        return receipt
+
+
+def summary(outcome: evaluation.Evaluation) -> dict:
+    """What a receipt keeps of an evaluation: the numbers, and per image whether the true class was still predicted."""
+    low, high = wilson_interval(int(outcome.correct.sum()), len(outcome.correct))
+    return {"accuracy": outcome.accuracy, "interval": [low, high], "correct": pack(outcome.correct)}
+
+
+def _clean(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
+    return summary(evaluation.accuracy(classifier, images, labels, batch_size=profile.batch_size))
+
+
+def _seed(profile: Profile, spec: Evaluation) -> int:
+    # The seed is the attack's, not the model's: every model meets the same random starts and targets.
+    return derive(profile.seed, spec.attack, spec.settings.get("draw", 0))
+
+
+def _attack(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
+    hyper = {key: value for key, value in spec.settings.items() if key not in ("draw", "divide_logits")}
+    if "divide_logits" in spec.settings:
+        hyper["objective"] = divided(hyper["objective"], spec.settings["divide_logits"])
+    targets = (
+        evaluation.random_targets(labels, num_classes(profile, spec.model), seed=derive(profile.seed, "targets")) if spec.targeted else None
+    )
+    outcome = evaluation.robust_accuracy(
+        classifier, images, labels, getattr(attacks, spec.attack), targets=targets, seed=_seed(profile, spec),
+        batch_size=profile.batch_size, partial=partial, progress=progress, **hyper)
+    kept = summary(outcome) | {"zero_gradients": outcome.zero_gradients, "queries": outcome.queries.double().mean().item(),
+                               "seconds": round(outcome.seconds, 2)}
+    if spec.attack == "carlini_wagner":  # the distortion is the result
+        found = outcome.distortion[outcome.success].double()
+        kept |= {"success": outcome.success.double().mean().item(), "mean_distortion": found.mean().item() if len(found) else None,
+                 "standard_error": (found.std() / len(found) ** 0.5).item() if len(found) > 1 else None,
+                 "distortion": [round(value, 6) for value in outcome.distortion.tolist()]}
+    return kept
+
+
+def _transfer(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
+    attack = getattr(attacks, spec.attack.removeprefix("transfer_"))
+    names = spec.settings["targets"]
+    hyper = {key: value for key, value in spec.settings.items() if key != "targets"}
+    targets = {name: trained.ensure_model(profile, name).classifier for name in names}
+    outcomes = evaluation.transfer_row(classifier, targets, images, labels, attack, seed=_seed(profile, spec),
+                                       batch_size=profile.batch_size, **hyper)
+    return {"targets": {name: summary(outcome) for name, outcome in outcomes.items()}}

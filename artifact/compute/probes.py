@@ -1,0 +1,176 @@
+"""What is looked at without being an attack's score: features in a plane, loss surfaces, uncertainty scores, superclasses, randomness.
+
+Each takes what artifact.compute.measure gives every evaluation and returns what its receipt keeps.
+"""
+
+import time
+
+import torch
+import torch.nn.functional as F
+
+from artifact.compute import peers, trained
+from artifact.experiment import pack
+from artifact.items import ADAPTIVE, num_classes
+from mmclib import attacks, data, evaluation
+from mmclib.attacks.linf import random_start, signed_step
+from mmclib.attacks.objectives import OBJECTIVES, best_other, logit_of
+from mmclib.counter import image_seeds
+from mmclib.intervals import wilson_interval
+from mmclib.seeds import derive
+from mmclib.steps import Stepper, best_precision
+from mmclib.training import make_optimizers
+
+
+def plane(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
+    """Fig. 3b: 2-D features of the test images, and the path of the attacked images' features under each objective."""
+    settings, device = spec.settings, profile.device
+    features = torch.cat([_features(classifier, part.to(device)) for part in (images.float() / 255).split(1000)])
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(derive(profile.seed, "plane")))[:settings["inputs"]]
+    start, own = (images[chosen].float() / 255).to(device), labels[chosen].to(device)
+    goals = evaluation.random_targets(labels[chosen], num_classes(profile, spec.model), seed=derive(profile.seed, "targets")).to(device)
+    paths = {}
+    for name in ("cross_entropy", "untargeted_1", "targeted_1"):
+        current, path = start, [_features(classifier, start)]
+        for _ in range(settings["steps"]):
+            _, gradients = _objective_gradient(classifier, current, own, name, goals if name == "targeted_1" else None)
+            current = signed_step(current, gradients, start, settings["epsilon"], settings["step_size"])
+            path.append(_features(classifier, current))
+        paths[name] = _rounded(torch.stack(path, 1))  # (inputs, steps + 1, 2)
+    return {"features": _rounded(features), "labels": labels.tolist(), "inputs": chosen.tolist(), "targets": goals.tolist(),
+            "centers": _rounded(classifier.head.centers), "paths": paths}
+
+
+@torch.no_grad()
+def _features(classifier, images) -> torch.Tensor:
+    return classifier.features(images).float().cpu()
+
+
+def _rounded(values) -> list:
+    values = values.tolist() if isinstance(values, torch.Tensor) else values
+    return [_rounded(value) if isinstance(value, list) else float(f"{value:.5g}") for value in values]
+
+
+@torch.no_grad()
+def _logits(classifier, images) -> torch.Tensor:
+    return torch.cat([classifier(part) for part in images.split(500)])
+
+
+def superclass(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
+    """Is the predicted class in the right superclass? (App. B.3)."""
+    superclass_of = torch.empty(num_classes(profile, spec.model), dtype=torch.int64)
+    for number, members in enumerate(data.superclasses(profile.dataset(spec.model))):
+        superclass_of[members] = number
+    predicted = _logits(classifier, images.to(profile.device).float() / 255).argmax(1).cpu()
+    return _share(superclass_of[predicted] == superclass_of[labels])
+
+
+def _share(correct) -> dict:
+    low, high = wilson_interval(int(correct.sum()), len(correct))
+    return {"accuracy": correct.double().mean().item(), "interval": [low, high], "correct": pack(correct)}
+
+
+def repeated(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
+    """Does the model say the same twice? A random defence would need attacks that average over its randomness."""
+    pixels = images.to(profile.device).float() / 255
+    first, second = _logits(classifier, pixels), _logits(classifier, pixels)
+    return _share((first == second).all(1).cpu()) | {"largest_difference": (first - second).abs().max().item()}
+
+
+def scores(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
+    """Uncertainty of clean and attacked images: MMC's loss of the predicted class (Sec. 3.3), or -log of the largest softmax."""
+    pixels, own = images.to(profile.device).float() / 255, labels.to(profile.device)
+    hyper = {key: spec.settings[key] for key in ("epsilon", "steps", "step_size")}
+    seed = derive(profile.seed, "pgd", 0)
+
+    def score(batch):
+        logits = _logits(classifier, batch).double()
+        distance = profile.models[spec.model].loss in ADAPTIVE
+        values = -logits.amax(1) if distance else -F.log_softmax(logits, 1).amax(1)
+        return values.cpu(), (logits.argmax(1) == own).cpu()
+
+    clean, correct = score(pixels)
+    kept = {"clean": _rounded(clean), "correct": pack(correct), "attacked": {}}
+    for name in spec.settings["objectives"]:  # all steps and the last iterate: the attack does not stop at the boundary
+        crafted = attacks.pgd(classifier, pixels, own, objective=name, seed=seed, stop_early=False, **hyper)
+        values, still = score(crafted.images)
+        kept["attacked"][name] = {"scores": _rounded(values), "correct": pack(still)}
+    return kept
+
+
+def diagnosis(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
+    """Why cross-entropy is blind: logit scales, margins against iterations under each objective, and slices of two losses."""
+    settings = spec.settings
+    pixels, own = images.to(profile.device).float() / 255, labels.to(profile.device)
+    logits = _logits(classifier, pixels)
+    gaps = (logit_of(logits, own) - best_other(logits, own)).cpu()
+    seeds = image_seeds(derive(profile.seed, "pgd", 0), len(pixels), pixels.device)
+    paths = {}
+    for name in ("cross_entropy", "untargeted_1", "untargeted_2"):
+        current, margins, zeros = random_start(pixels, seeds, settings["epsilon"]), [], []
+        for _ in range(settings["steps"]):
+            output, gradient = _objective_gradient(classifier, current, own, name)
+            margins.append((logit_of(output, own) - best_other(output, own)).median().item())
+            zeros.append((gradient.flatten(1).abs().amax(1) == 0).double().mean().item())
+            current = signed_step(current, gradient, pixels, settings["epsilon"], settings["step_size"])
+        paths[name] = {"margin": _rounded(margins), "zero_gradients": _rounded(zeros)}
+    right = (gaps > 0).nonzero().flatten()
+    chosen = int(right[gaps[right].argsort()[len(right) // 2]]) if len(right) else 0  # the correct image of median margin
+    return {"gap": _rounded(gaps), "largest_logit": _rounded(logits.abs().amax(1)), "paths": paths, "image": chosen,
+            "surface": _surface(classifier, pixels[chosen:chosen + 1], own[chosen:chosen + 1], settings, derive(profile.seed, "surface"))}
+
+
+def _objective_gradient(classifier, images, labels, name, targets=None):
+    images = images.detach().requires_grad_()
+    z = classifier.features(images)
+    logits = classifier.head.logits(z)
+    gradient, = torch.autograd.grad(OBJECTIVES[name](z, logits, labels, targets).sum(), images)
+    return logits.detach(), gradient
+
+
+def _surface(classifier, image, label, settings, seed):
+    # Along the sign of the margin's gradient and along random signs, up to epsilon each way.
+    _, gradient = _objective_gradient(classifier, image, label, "untargeted_2")
+    random = torch.randn(image.shape, generator=torch.Generator().manual_seed(seed)).to(image).sign()
+    axis = torch.linspace(-settings["epsilon"], settings["epsilon"], settings["grid"], device=image.device)
+    a, b = torch.meshgrid(axis, axis, indexing="ij")
+    points = (image + a.reshape(-1, 1, 1, 1) * gradient.sign() + b.reshape(-1, 1, 1, 1) * random).clamp(0, 1)
+    logits, labels = _logits(classifier, points), label.expand(len(points))
+    losses = {name: OBJECTIVES[name](None, logits, labels, None).reshape(a.shape) for name in ("cross_entropy", "untargeted_2")}
+    return {"axis": _rounded(axis), **{name: _rounded(values) for name, values in losses.items()}}
+
+
+def libraries(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
+    """What the field's libraries report of this model with the losses that they come with."""
+    return {"accuracy": peers.reports(classifier, images.to(profile.device).float() / 255, labels.to(profile.device), **spec.settings)}
+
+
+def step_time(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
+    """Time of a training step over that of `against`, alternating in one process: what a loss costs, whatever else the machine does."""
+    names = (spec.model, spec.settings["against"])
+    train_images, train_labels, _ = trained.load_data(profile.dataset(spec.model), "train", 200)
+    steppers = {}
+    for name in names:
+        network = trained.build(profile, name).to(profile.device, memory_format=torch.channels_last)
+        recipe = trained.recipe(profile, name)
+        precision = best_precision(profile.device) if profile.precision == "auto" else profile.precision
+        steppers[name] = Stepper(network, make_optimizers(network, recipe, precision), recipe, precision)
+    size = trained.recipe(profile, spec.model).batch_size
+    batch = (
+        (train_images[:size].to(profile.device).float() / 255).contiguous(memory_format=torch.channels_last),
+        train_labels[:size].to(profile.device),
+    )
+
+    def block(name, steps):
+        began = time.perf_counter()
+        for _ in range(steps):
+            loss, _ = steppers[name](*batch, (None, None))
+        loss.item()  # waits for the device
+        return time.perf_counter() - began
+
+    once = max(block(name, 2) for name in names) / 2
+    steps = max(2, min(50, int(0.3 / once)))
+    ratios = sorted(block(spec.model, steps) / block(spec.settings["against"], steps) for _ in range(spec.settings["rounds"]))
+    return {"ratio": ratios[len(ratios) // 2], "ratios": _rounded(ratios), "steps": steps}
+
+
+KINDS = {function.__name__: function for function in (plane, superclass, repeated, scores, diagnosis, libraries, step_time)}

@@ -1,0 +1,208 @@
+"""From a profile to trained models: look the receipt up, else train (or go on training) and write it."""
+
+import fcntl
+import hashlib
+import platform
+import subprocess
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from artifact.experiment import (
+    ROOT,
+    Profile,
+    TimeBudgetEnded,
+    checkpoint_folder,
+    model_identity,
+    model_receipt_path,
+    model_settings,
+    pack,
+    read_receipt,
+    write_receipt,
+)
+from artifact.items import ADAPTIVE, num_classes
+from mmclib import centers, checkpoints, data, evaluation, models, training, zoo
+from mmclib.memory import keep_freed_memory
+from mmclib.seeds import derive
+
+
+def start(profile: Profile) -> None:
+    """Set what results depend on, to the bit, on this machine: the number of threads."""
+    torch.set_num_threads(profile.threads)
+    keep_freed_memory()
+    if profile.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"profile {profile.name!r} needs a CUDA device and this machine has none; PROFILE=demo runs anywhere")
+
+
+def provenance(profile: Profile, seconds: float) -> dict:
+    """When, where and with what a number was made; nothing in here takes part in an identity or a comparison."""
+    # Where there is no git, or the checkout is another user's, or a part of somebody else's repository, the commit is not known.
+    def git(*arguments):
+        try:
+            done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
+        except OSError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    top = git("rev-parse", "--show-toplevel")
+    ours = top is not None and Path(top).resolve() == ROOT
+    changes = git("status", "--porcelain", "--", "mmclib", "artifact", "profiles") if ours else None
+    device = torch.cuda.get_device_name() if profile.device == "cuda" else _processor()
+    return {
+        "seconds": round(seconds, 2), "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "commit": git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(git("status", "--porcelain", "--", "mmclib", "artifact", "profiles")),
+        "device": device, "threads": torch.get_num_threads(), "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "torchvision", "numpy")},
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+@contextmanager
+def only_one(path: Path):
+    # Two jobs that miss the same model: one makes it, the other waits and finds it. The lock dies with its process.
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.parent / f".{path.stem}.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@lru_cache(maxsize=4)
+def load_data(name: str, split: str, count: int | None = None) -> tuple[torch.Tensor, torch.Tensor, str]:
+    """A data set's first `count` images (uint8) and labels, with the sha256 of both."""
+    images, labels = data.load(name, split)
+    images, labels = images[:count], labels[:count]
+    digest = hashlib.sha256(images.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
+    return images, labels, digest
+
+
+def build(profile: Profile, model: str) -> models.Classifier:
+    """The untrained network of a profile's model, weights drawn from the model's own seed."""
+    spec, network = profile.models[model], profile.training[profile.models[model].training]
+    images, _, _ = load_data(network.dataset, "train", network.train_images)
+    made = _centers(profile, model)
+    torch.manual_seed(derive(profile.seed, spec.seed, "weights"))
+    mean = images.float().mean(0) / 255
+    classifier = zoo.assemble(network.model_dump(), spec.model_dump(), num_classes(profile, model), made, mean)
+    if network.architecture == "airbench" and network.stem == "whitened":
+        models.whiten(classifier, images[:5000].float() / 255 - mean)
+    return classifier
+
+
+def _centers(profile, model) -> torch.Tensor | None:
+    spec, network = profile.models[model], profile.training[profile.models[model].training]
+    classes, dim, drawn = num_classes(profile, model), network.feature_dim, derive(profile.seed, spec.seed, "centers")
+    if spec.loss in ("sce", "center", "lgm"):
+        return None
+    if spec.loss == "mmc-rand":
+        return centers.random_centers(classes, dim, spec.radius, seed=drawn)
+    if spec.loss == "mmc-hm":
+        return centers.hierarchical_centers(data.superclasses(network.dataset), dim, spec.radii, seed=drawn if spec.rotate else None)
+    # Algorithm 1 where the dimension allows it; in the plane (Fig. 3b) the same criterion's optimum, a regular polygon.
+    return (centers.max_mahalanobis_centers if classes <= dim + 1 else centers.optimised_centers)(classes, dim, spec.radius)
+
+
+def recipe(profile: Profile, model: str) -> training.Recipe:
+    """How a profile's model is trained."""
+    spec, network = profile.models[model], profile.training[profile.models[model].training]
+    adversarial = None
+    if spec.adversarial:
+        goal = "targeted" if spec.adversarial == "targeted" else "untargeted"
+        # Cross-entropy has no gradient on MMC's logits, so its adversarial training is adaptive (App. B.4).
+        objective = f"{goal}_1" if spec.loss in ADAPTIVE else "cross_entropy"
+        adversarial = training.AdversarialTraining(mode=goal, epsilon=network.epsilon, step_size=network.step_size, steps=network.steps,
+                                                   objective=objective, noise=network.noise, guard=network.guard)
+        if network.noise and goal == "targeted":  # one step towards a target is weak
+            adversarial = adversarial.two_steps()
+    same = ("epochs", "batch_size", "learning_rate", "decay", "momentum", "weight_decay", "shift", "flip", "optimizer", "other_rate",
+            "schedule", "warm_up", "fill", "average", "half")
+    return training.Recipe(milestones=tuple(network.milestones), adversarial=adversarial, **{name: getattr(network, name) for name in same})
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained classifier in float32 with the receipt of its training."""
+
+    classifier: models.Classifier
+    receipt: dict
+    path: Path
+
+
+def train(profile: Profile, model: str, *, time_budget: float | None = None, progress: bool = True) -> TrainedModel:
+    """Train one model of the profile, or go on where an earlier run stopped; load it where that is done already.
+
+    Raises TimeBudgetEnded where `time_budget` (seconds) ended first: the state is saved, call again to go on.
+    """
+    start(profile)
+    receipt_path, folder = model_receipt_path(profile, model), checkpoint_folder(profile, model)
+    with only_one(receipt_path):
+        if receipt_path.exists():
+            return _load(profile, model)
+        network, seed = profile.training[profile.models[model].training], derive(profile.seed, profile.models[model].seed, "training")
+        images, labels, train_hash = load_data(network.dataset, "train", network.train_images)
+        test_images, test_labels, test_hash = load_data(network.dataset, "test", network.test_images)
+        began = time.perf_counter()
+        result = training.fit(
+            build(profile, model), (images, labels), (test_images, test_labels), recipe=recipe(profile, model), seed=seed,
+            folder=folder, device=profile.device, precision=profile.precision, time_budget=time_budget, progress=progress)
+        if not result.finished:
+            raise TimeBudgetEnded(f"{model} stopped after epoch {len(result.history)} of {network.epochs}; its state is saved")
+        classifier = result.model.float().to(memory_format=torch.contiguous_format).eval()
+        digest = checkpoints.save_model(folder / "model.safetensors", classifier.cpu(), {"model": model, "profile": profile.name})
+        final = evaluation.accuracy(classifier.to(profile.device), test_images, test_labels)
+        seconds = [epoch["seconds"] for epoch in result.history]
+        receipt = {
+            "identity": model_identity(profile, model), "kind": "model", "model": model, "config": model_settings(profile, model),
+            "data": {"name": network.dataset, "train_sha256": train_hash, "test_sha256": test_hash, "test_images": len(test_labels)},
+            "results": {"test_accuracy": final.accuracy, "test_correct": pack(final.correct), "checkpoint_sha256": digest,
+                        "history": [{key: epoch[key] for key in epoch if key != "seconds"} for epoch in result.history]},
+            "provenance": provenance(profile, time.perf_counter() - began) | {"epoch_seconds": seconds, "precision": result.precision},
+        }
+        write_receipt(receipt_path, receipt)
+        checkpoints.remove_states(folder)
+        return TrainedModel(classifier, receipt, receipt_path)
+
+
+def _load(profile: Profile, model: str) -> TrainedModel:
+    receipt_path, file = model_receipt_path(profile, model), checkpoint_folder(profile, model) / "model.safetensors"
+    receipt = read_receipt(receipt_path)
+    remedy = f"delete {receipt_path.relative_to(ROOT) if receipt_path.is_relative_to(ROOT) else receipt_path} and train it again"
+    if not file.exists():
+        raise FileNotFoundError(f"the checkpoint of {model!r} is missing ({file}); {remedy}")
+    if hashlib.sha256(file.read_bytes()).hexdigest() != receipt["results"]["checkpoint_sha256"]:
+        raise ValueError(f"the checkpoint of {model!r} is damaged: its sha256 is not the receipt's ({file}); {remedy}")
+    classifier = build(profile, model)
+    classifier.load_state_dict(checkpoints.load_model_state(file)[0])
+    return TrainedModel(classifier.to(profile.device).eval(), receipt, receipt_path)
+
+
+def ensure_model(profile: Profile, model: str, *, progress: bool = False) -> TrainedModel:
+    """The trained model: loaded, or trained on the spot where the profile says that this takes seconds.
+
+    Raises FileNotFoundError that names the command which makes it.
+    """
+    start(profile)
+    if model not in profile.models:
+        raise ValueError(f"profile {profile.name!r} has no model {model!r}; known: {', '.join(profile.models)}")
+    if not model_receipt_path(profile, model).exists() and not profile.train_on_the_spot:
+        raise FileNotFoundError(f"model {model!r} of profile {profile.name!r} is not trained yet; "
+                                f"make it with: python -m artifact run --profile {profile.name} --only 'train {model}'")
+    return train(profile, model, progress=progress)
+
+
+def write_notebook_receipt(output: str, results: dict, *, profile: Profile | None = None, began: float | None = None) -> None:
+    """What a job is done by: the notebook's last step writes its results, whole or not at all, to the path `output`."""
+    kept = provenance(profile, time.perf_counter() - began) if profile and began else {}
+    write_receipt(Path(output), {"kind": "notebook", "results": results, "provenance": kept})

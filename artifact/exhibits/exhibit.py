@@ -1,0 +1,131 @@
+"""From receipts to numbers: one evaluation, a worst case, an interval, a verdict, and the words a table uses for them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from artifact import items
+from artifact.experiment import ROOT, Profile, read_receipt, unpack
+from mmclib.intervals import wilson_interval
+
+
+@dataclass(frozen=True)
+class Item:
+    """A table or figure ready to be written."""
+
+    name: str  # "Table 1"
+    stem: str  # "table_1"
+    title: str
+    says: str  # one sentence, computed from the numbers
+    table: pd.DataFrame | None = None  # as it is read: rows are methods
+    paper: pd.DataFrame | None = None  # the paper's, in the same shape
+    values: pd.DataFrame | None = None  # every number in long form
+    figure: object = None
+    notes: str = ""
+
+    def __post_init__(self):
+        if self.figure is not None:  # drawn through pyplot, which would show it a second time in a notebook and keep it for ever
+            from matplotlib import pyplot
+            pyplot.close(self.figure)
+
+    @property
+    def sentence(self) -> str:
+        return self.says.rstrip(".") + "."
+
+
+class Missing(LookupError):
+    """A receipt that an item needs is not there yet."""
+
+
+class NotPlanned(Missing):
+    """The profile, or the models asked for, have no part in the item."""
+
+
+def attempt(build, profile: Profile, methods: list[str] | None = None) -> Item | None:
+    """The item, or None where these models or this profile have no part in it."""
+    try:
+        return build(profile, methods)
+    except Missing:
+        return None
+
+
+def evaluation(profile: Profile, spec: items.Evaluation) -> dict:
+    """The results of one evaluation's receipt."""
+    if not spec.path(profile).exists():
+        raise Missing(f"no receipt of {spec.attack} on {spec.model}")
+    return read_receipt(spec.path(profile))["results"]
+
+
+def number(results: dict) -> dict:
+    """Accuracy and its 95 % interval in percent."""
+    low, high = results["interval"]
+    return {"accuracy": 100 * results["accuracy"], "low": 100 * low, "high": 100 * high}
+
+
+def correct(profile: Profile, spec: items.Evaluation) -> np.ndarray:
+    """Which images were still classified correctly, as booleans."""
+    return unpack(evaluation(profile, spec)["correct"], spec.images)
+
+
+def worst(flags: list[np.ndarray]) -> dict:
+    """The pointwise worst case over several evaluations of the same images, as `number`."""
+    left = np.logical_and.reduce(flags)
+    low, high = wilson_interval(int(left.sum()), len(left))
+    return {"accuracy": 100 * left.mean(), "low": 100 * low, "high": 100 * high}
+
+
+def difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
+    """Difference of two accuracies on the same images, in points, with its paired 95 % interval."""
+    each = 100 * (first.astype(float) - second.astype(float))
+    half = 1.96 * each.std(ddof=1) / len(each) ** 0.5
+    return each.mean(), each.mean() - half, each.mean() + half
+
+
+def with_difference(gap: tuple[float, float, float]) -> str:
+    return f"{gap[0]:+.1f} points [{gap[1]:+.1f}, {gap[2]:+.1f}]"
+
+
+def shown(cell: dict) -> str:
+    return f"{cell['accuracy']:.1f}"
+
+
+def with_interval(cell: dict) -> str:
+    return f"{cell['accuracy']:.1f} % [{cell['low']:.1f}, {cell['high']:.1f}]"
+
+
+def paper_table(name: str, index: str = "method") -> pd.DataFrame:
+    """One of the tables under paper/ as it is printed; rows by method, cells as text."""
+    return pd.read_csv(ROOT / "paper" / name, comment="#", dtype=str).set_index(index)
+
+
+def verdict(profile: Profile, ours: float, printed: str | None) -> str:
+    """Whether a number of the paper was reproduced, by the profile's band (points of accuracy)."""
+    if not profile.comparable:
+        return "not comparable: other data or length"
+    if printed is None or pd.isna(printed):
+        return "paper: not available"
+    bound = float(printed.removeprefix("<="))
+    away = max(0.0, ours - bound) if printed.startswith("<=") else abs(ours - bound)
+    return "reproduced" if away <= profile.band.reproduced else "near" if away <= profile.band.near else "differs"
+
+
+def column_title(profile: Profile, column: str) -> str:
+    """`pgd10_un_8` as "PGD-10 un, ε = 8/255", with the profile's own steps and epsilon."""
+    if column == "clean":
+        return "Clean"
+    attack, goal, place = column.split("_")
+    steps = profile.white_box.steps[{"pgd10": 0, "pgd50": 1}[attack]]
+    return f"PGD-{steps} {goal}, ε = {epsilon_text(profile.white_box.epsilons[{'8': 0, '16': 1}[place]])}"
+
+
+def epsilon_text(epsilon: float) -> str:
+    """8/255 as the paper writes it, other values as they are."""
+    if round(epsilon, 3) == epsilon:
+        return f"{epsilon:g}"
+    whole = epsilon * 255
+    return f"{round(whole)}/255" if abs(whole - round(whole)) < 1e-6 and whole >= 1 else f"{epsilon:g}"
+
+
+def figure_title(profile: Profile, text: str) -> str:
+    return f"{text}\n{profile.title}" if profile.stand_in() else text

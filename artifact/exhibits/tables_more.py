@@ -1,0 +1,149 @@
+"""The tables and figures of Table 2, Table 3, Fig. 3b and Fig. 4, from receipts."""
+
+import pandas as pd
+
+from artifact import items
+from artifact.exhibits import figures
+from artifact.exhibits.exhibit import Item, NotPlanned, epsilon_text, evaluation, figure_title, number, shown, with_interval
+from artifact.experiment import Profile
+
+NO_PAPER = "The paper's cells are lost in the source: paper: not available."
+
+
+def _methods(section, methods):
+    chosen = [model for model in (methods or section.models) if model in section.models] if section else []
+    if not chosen:
+        raise NotPlanned("this profile does not evaluate it for these models")
+    return chosen
+
+
+def table_2_distortion(profile: Profile, methods: list[str] | None = None) -> Item:
+    """Table 2, part I: mean minimal l_2 distortion under C&W."""
+    rows, long = {}, []
+    for model in _methods(profile.carlini_wagner, methods):
+        cells = {goal: evaluation(profile, spec) for goal, spec in items.carlini_wagner(profile, model).items()}
+        rows[items.label(model)] = {f"C&W {goal}": f"{cell['mean_distortion']:.3f}" if cell["mean_distortion"] else "none found"
+                                    for goal, cell in cells.items()}
+        long += [{"model": model, "goal": goal, "mean_distortion": cell["mean_distortion"], "standard_error": cell["standard_error"],
+                  "success": cell["success"]} for goal, cell in cells.items()]
+    values = pd.DataFrame(long)
+    by = values.set_index(["model", "goal"])
+    says = f"found for {100 * values['success'].min():.1f} % of the images or more"
+    if ("mmc-10", "un") in by.index and ("sce", "un") in by.index:
+        ours, theirs = by.loc[("mmc-10", "un")], by.loc[("sce", "un")]
+        error = (ours["standard_error"] ** 2 + theirs["standard_error"] ** 2) ** 0.5
+        gap = ours["mean_distortion"] - theirs["mean_distortion"]
+        word = "more than" if gap > 1.96 * error else "less than" if gap < -1.96 * error else "no different, at 95 %, from"
+        says = (f"untargeted, MMC-10 takes a mean distortion of {ours['mean_distortion']:.3f}, {word} SCE's "
+                f"{theirs['mean_distortion']:.3f} (difference {gap:.3f} ± {1.96 * error:.3f}); {says}")
+    plan = profile.carlini_wagner
+    return Item(
+        "Table 2-I",
+        "table_2_distortion",
+        "Mean minimal l_2 distortion under C&W",
+        says,
+        pd.DataFrame(rows).T,
+        None,
+        values.round(6),
+        notes=f"{plan.images} images, {plan.binary_search_steps} binary-search steps of {plan.steps} iterations, "
+        f"c0 = {plan.initial_const}, learning rate {plan.learning_rate}; 0 where the clean image is misclassified. {NO_PAPER}",
+    )
+
+
+def table_2_spsa(profile: Profile, methods: list[str] | None = None) -> Item:
+    """Table 2, part II: accuracy under SPSA."""
+    rows, long, plan = {}, [], profile.spsa
+    titles = {f"{goal}_{place}": f"SPSA {goal}, ε = {epsilon_text(epsilon)}" for goal in ("tar", "un")
+              for place, epsilon in zip(("8", "16"), plan.epsilons if plan else (), strict=False)}
+    for model in _methods(plan, methods):
+        cells = {column: number(evaluation(profile, spec)) for column, spec in items.spsa(profile, model).items()}
+        rows[items.label(model)] = {titles[column]: shown(cell) for column, cell in cells.items()}
+        long += [{"model": model, "column": column, **cell} for column, cell in cells.items()]
+    values = pd.DataFrame(long)
+    says = _compare(values, "un_8", titles["un_8"])
+    return Item("Table 2-II", "table_2_spsa", f"Accuracy (%) under SPSA, {plan.evaluations} evaluations a step", says,
+                pd.DataFrame(rows).T, None, values.round(4),
+                notes=f"{plan.images} images, {plan.steps} Adam steps, learning rate {plan.learning_rate}, δ = {plan.delta}. {NO_PAPER}")
+
+
+def _compare(values: pd.DataFrame, column: str, title: str) -> str:
+    at = values[values["column"] == column].set_index("model")
+    return f"{title}: " + "; ".join(f"{items.label(m)} keeps {with_interval(at.loc[m])}" for m in ("mmc-10", "sce") if m in at.index)
+
+
+def table_3(profile: Profile, methods: list[str] | None = None) -> Item:
+    """Table 3: SPSA with larger batches, beside the white-box attack that it should approach."""
+    plan = profile.spsa
+    if not plan or (methods and plan.table_3_model not in methods):
+        raise NotPlanned("this profile does not evaluate it for these models")
+    model = plan.table_3_model
+    cells = {str(count): number(evaluation(profile, spec)) for count, spec in items.table_3(profile).items()}
+    name = items.label(model)
+    values = pd.DataFrame([{"evaluations": count, **cell} for count, cell in cells.items()])
+    first, last = values.iloc[0], values.iloc[-1]
+    says = (f"from {first['evaluations']} to {last['evaluations']} evaluations a step {name} falls from {with_interval(first)} "
+            f"to {with_interval(last)}")
+    return Item(
+        "Table 3",
+        "table_3",
+        f"Accuracy (%) of {name} under SPSA by batch size, ε = {epsilon_text(plan.epsilons[0])}",
+        says,
+        pd.DataFrame({name: {f"batch {count}": shown(cell) for count, cell in cells.items()}}).T,
+        None,
+        values.round(4),
+        notes=NO_PAPER,
+    )
+
+
+def table_2_transformations(profile: Profile, methods: list[str] | None = None) -> Item:
+    """Table 2, part III: accuracy under noise and rotation, the mean over several draws."""
+    rows, long, plan = {}, [], profile.transformations
+    for model in _methods(plan, methods):
+        rows[items.label(model)] = {}
+        for kind, specs in items.transformations(profile, model).items():
+            draws = [100 * evaluation(profile, spec)["accuracy"] for spec in specs]
+            title = f"noise σ = {plan.sigma:g}" if kind == "noise" else f"rotation ±{plan.degrees:g}°"
+            rows[items.label(model)][title] = f"{sum(draws) / len(draws):.1f}"
+            long.append({"model": model, "column": kind, "accuracy": sum(draws) / len(draws), "low": min(draws), "high": max(draws)})
+    values = pd.DataFrame(long)
+    at = values[values["column"] == "rotation"].set_index("model")["accuracy"]
+    says = "rotation: " + "; ".join(
+        f"{items.label(m)} keeps {at[m]:.1f} %" for m in at.index if m in ("sce", "mmc-10") or m.startswith("at-un")
+    )
+    return Item("Table 2-III", "table_2_transformations", "Accuracy (%) under general transformations", says, pd.DataFrame(rows).T, None,
+                values.round(4), notes=f"{plan.images} images, mean over {plan.draws} draws (CSV: lowest and highest draw). {NO_PAPER}")
+
+
+def figure_4(profile: Profile, methods: list[str] | None = None) -> Item:
+    """Fig. 4: accuracy of every target on examples crafted on every substitute."""
+    long = []
+    for substitute in _methods(profile.transfer, methods):
+        for (attack, epsilon), spec in items.transfer(profile, substitute).items():
+            for target, results in evaluation(profile, spec)["targets"].items():
+                long.append({"attack": attack.upper(), "epsilon": epsilon, "substitute": substitute, "target": target, **number(results)})
+    values = pd.DataFrame(long)
+    away = values[values["substitute"] != values["target"]]
+    worst = away.loc[away["accuracy"].idxmin()]
+    says = (f"the strongest transfer is {worst['attack']} at ε = {epsilon_text(worst['epsilon'])} from {items.label(worst['substitute'])} "
+            f"to {items.label(worst['target'])}, which keeps {worst['accuracy']:.1f} %")
+    steps = profile.transfer.steps
+    return Item("Figure 4", "figure_4", f"Accuracy (%) under transfer attacks (PGD-{steps} and MIM-{steps}, untargeted)", says,
+                values=values.round(4), figure=figures.transfer_matrices(values, figure_title(profile, "Transfer attacks: accuracy (%)")),
+                notes="Rows: the model the examples are crafted on; columns: the model that they are tried on.")
+
+
+def figure_3b(profile: Profile, methods: list[str] | None = None) -> Item:
+    """Fig. 3b: how each objective moves a 2-D feature."""
+    if not profile.plane or (methods and profile.plane.model.removesuffix("-2d") not in methods):
+        raise NotPlanned("this profile does not draw it for these models")
+    results = evaluation(profile, items.plane(profile))
+    long = [{"input": place, "objective": name, "step": step, "x": x, "y": y}
+            for name, paths in results["paths"].items() for place, path in enumerate(paths) for step, (x, y) in enumerate(path)]
+    values = pd.DataFrame(long)
+    moved = {name: sum(((path[-1][0] - path[0][0]) ** 2 + (path[-1][1] - path[0][1]) ** 2) ** 0.5 for path in paths) / len(paths)
+             for name, paths in results["paths"].items()}
+    says = (f"after {profile.plane.steps} steps the feature has moved {moved['untargeted_1']:.2f} under the untargeted and "
+            f"{moved['targeted_1']:.2f} under the targeted adaptive objective, {moved['cross_entropy']:.2f} under cross-entropy")
+    title = figure_title(profile, f"PGD-{profile.plane.steps} in a 2-D feature space, ε = {profile.plane.epsilon:g}")
+    return Item("Figure 3b", "figure_3b", "Adaptive and non-adaptive attacks in a two-dimensional feature space", says, values=values,
+                figure=figures.attack_paths(results, title), notes="Stars: the clean inputs. Circles: the class centers.")

@@ -1,0 +1,260 @@
+"""Tables 4 and 5 and the variants that App. B leaves open, from receipts; every sentence is computed from the numbers."""
+
+import numpy as np
+import pandas as pd
+
+from artifact import items, variants
+from artifact.exhibits import figures
+from artifact.exhibits.exhibit import (
+    Item,
+    NotPlanned,
+    column_title,
+    correct,
+    difference,
+    epsilon_text,
+    evaluation,
+    figure_title,
+    number,
+    shown,
+    with_difference,
+    worst,
+)
+from artifact.exhibits.tables_more import NO_PAPER
+from artifact.experiment import Profile, unpack
+
+NAMES = {
+    "digits": "digits",
+    "digit-pairs": "pairs of digits (100 classes)",
+    "mnist": "MNIST",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+}
+
+
+def _chosen(named: list[str], methods: list[str] | None) -> list[str]:
+    chosen = [model for model in named if methods is None or model in methods]
+    if not chosen:
+        raise NotPlanned("this profile does not evaluate it for these models")
+    return chosen
+
+
+def _title(profile: Profile, column: str) -> str:
+    plan = profile.white_box
+    if column == "margin":
+        return f"PGD-{plan.steps[1]} margin, ε = {epsilon_text(plan.epsilons[0])}"
+    if column.startswith("spsa_"):
+        _, goal, place = column.split("_")
+        return f"SPSA-{profile.spsa.evaluations} {goal}, ε = {epsilon_text(profile.spsa.epsilons[place == '16'])}"
+    return f"C&W {column.removeprefix('cw_')}, l_2" if column.startswith("cw_") else column_title(profile, column)
+
+
+def table_4(profile: Profile, methods: list[str] | None = None) -> Item:
+    """Table 4: the methods on 100 classes."""
+    chosen = _chosen(profile.cifar100.models if profile.cifar100 else [], methods)
+    rows, long = {}, []
+    for model in chosen:
+        cells = {column: evaluation(profile, spec) for column, spec in variants.table_4(profile, model).items()}
+        texts = {
+            column: f"{cell['mean_distortion'] or float('nan'):.3f}" if column.startswith("cw_") else shown(number(cell))
+            for column, cell in cells.items()
+        }
+        rows[items.label(model)] = {_title(profile, column): text for column, text in texts.items()}
+        long += [{"method": items.label(model), "column": column, "mean_distortion": cell["mean_distortion"]} if column.startswith("cw_")
+                 else {"method": items.label(model), "column": column, **number(cell)} for column, cell in cells.items()]
+    data = NAMES[profile.dataset(chosen[0])]
+    return Item(
+        "Table 4",
+        "table_4",
+        f"{data[0].upper() + data[1:]}: accuracy (%), and mean minimal distortion under C&W",
+        _table_4_says(profile, chosen),
+        pd.DataFrame(rows).T,
+        None,
+        pd.DataFrame(long).round(4),
+        notes="MMC under its adaptive objectives, the others under cross-entropy; the last column, beyond the paper, is the margin "
+        f"for all. {NO_PAPER}",
+    )
+
+
+def _table_4_says(profile, chosen) -> str:
+    by_method = {items.method(model): model for model in chosen}
+    if not {"sce", "mmc-10"} <= set(by_method):
+        return "SCE and MMC-10 are not both here"
+    mine, theirs = (variants.table_4(profile, by_method[name]) for name in ("mmc-10", "sce"))
+    parts = []
+    for column in ("clean", "pgd10_un_8", "margin"):
+        gap = difference(correct(profile, mine[column]), correct(profile, theirs[column]))
+        parts.append(f"{_title(profile, column)}: MMC-10 over SCE by {with_difference(gap)}")
+    held = difference(correct(profile, mine["pgd10_un_8"]), correct(profile, theirs["pgd10_un_8"]))[1] > 0
+    strong = difference(correct(profile, mine["margin"]), correct(profile, theirs["margin"]))[1] > 0
+    return (f"The claim that MMC-10 is more robust than SCE {'holds' if held else 'fails'} at 95 % under the paper's attack "
+            f"and {'holds' if strong else 'fails'} under the margin. {'; '.join(parts)}")
+
+
+def table_5(profile: Profile, methods: list[str] | None = None) -> Item:
+    """Table 5: a shallower and a deeper network."""
+    networks = profile.depth.networks if profile.depth else {}
+    _chosen([model for group in networks.values() for model in group], methods)
+    rows, long = {}, []
+    for network, group in networks.items():
+        for model in group if methods is None else [model for model in group if model in methods]:
+            cells = {column: number(evaluation(profile, spec)) for column, spec in variants.table_5(profile, model).items()}
+            data = NAMES[profile.dataset(model)]
+            rows[f"{data}, {network}, {items.label(model)}"] = {_title(profile, column): shown(cell) for column, cell in cells.items()}
+            long += [
+                {"data": data, "network": network, "method": items.label(model), "column": column, **cell} for column, cell in cells.items()
+            ]
+    return Item(
+        "Table 5",
+        "table_5",
+        "White-box accuracy (%) by depth",
+        _table_5_says(profile, networks, methods),
+        pd.DataFrame(rows).T,
+        None,
+        pd.DataFrame(long).round(4),
+        notes=f"MMC under its adaptive objectives, SCE under cross-entropy; last column: the margin for both. {NO_PAPER}",
+    )
+
+
+def _table_5_says(profile, networks, methods) -> str:
+    (shallow, first), (deep, second) = list(networks.items())[:2]
+    parts, held = [], []
+    for low, high in zip(first, second, strict=True):
+        if methods is not None and not {low, high} <= set(methods):
+            continue
+        gains = {
+            column: difference(
+                correct(profile, variants.table_5(profile, high)[column]), correct(profile, variants.table_5(profile, low)[column])
+            )
+            for column in ("pgd10_un_8", "margin")
+        }
+        parts += [
+            f"{items.label(low)} on {NAMES[profile.dataset(low)]}, {_title(profile, column)}: {with_difference(gain)}"
+            for column, gain in gains.items()
+        ]
+        gained = gains["pgd10_un_8"][1] > 0
+        held.append(gained if profile.models[low].loss in items.ADAPTIVE else not gained)
+    if not parts:
+        return "not both networks are here"
+    return (
+        f"The claim that MMC gains from depth and SCE does not {'holds' if all(held) else 'fails'} here, at 95 %, "
+        f"under the paper's attack. "
+        f"From {shallow} to {deep}: {'; '.join(parts)}"
+    )
+
+
+def _variant_item(name, stem, title, group, notes=""):
+    def build(profile: Profile, methods: list[str] | None = None) -> Item:
+        chosen = _chosen(variants.groups(profile).get(group, []), methods)
+        rows, long, left = {}, [], {}
+        for model in chosen:
+            specs = variants.variant(profile, model)
+            cells = {column: number(evaluation(profile, spec)) for column, spec in specs.items()}
+            both = [correct(profile, specs[objective]) for objective in ("untargeted_1", "untargeted_2")]
+            cells["worst"], left[model] = worst(both), np.logical_and.reduce(both)
+            titles = {
+                "clean": "Clean",
+                "superclass": "Superclass, clean",
+                "untargeted_1": "L_Ada^{un,1}",
+                "untargeted_2": "margin",
+                "worst": "worst case",
+            }
+            rows[items.label(model)] = {titles[column]: shown(cell) for column, cell in cells.items()}
+            long += [{"model": model, "method": items.label(model), "column": column, **cell} for column, cell in cells.items()]
+        values = pd.DataFrame(long).round(4)
+        figure = None
+        if group == "radius":
+            radii = {model: profile.models[model].radius for model in chosen}
+            figure = figures.against_radius(values.assign(radius=values["model"].map(radii)), figure_title(profile, title))
+        plan = profile.white_box
+        data = NAMES[profile.dataset(chosen[0])]
+        return Item(name, stem, title, _variant_says(profile, chosen, left), pd.DataFrame(rows).T, None, values, figure,
+                    f"Beyond the paper. {data[0].upper() + data[1:]}, {plan.images} test images, PGD-{plan.steps[1]}, untargeted, "
+                    f"ε = {epsilon_text(plan.epsilons[0])}. Worst case: per image over the two objectives. {notes}".strip())
+    return build
+
+
+def _variant_says(profile, chosen, left) -> str:
+    parts = []
+    for goal in (None, "targeted", "untargeted"):  # standard and adversarial training are compared among themselves
+        group = [model for model in chosen if profile.models[model].adversarial == goal]
+        plain = next((model for model in group if items.method(model).endswith("mmc-10")), None)
+        for model in group:
+            if plain and model != plain:
+                parts.append(f"{items.label(model)} {with_difference(difference(left[model], left[plain]))}")
+    return f"worst case against MMC-10 trained the same way: {'; '.join(parts)}" if parts else "MMC-10 is not here to compare with"
+
+
+elastic = _variant_item("Elastic", "elastic", "Elastic centers (Eq. 21): accuracy (%) by α", "elastic")
+hierarchical = _variant_item("Hierarchical", "hierarchical", "Hierarchical centers (App. B.3): accuracy (%)", "hierarchical",
+                             "HM (C1, C2): superclasses C1 from the origin, classes C2 from their superclass.")
+forms = _variant_item(
+    "Forms",
+    "forms",
+    "Squared, absolute and Huber form (App. B.2): accuracy (%)",
+    "forms",
+    'The paper: the squared form "can better collaborate with the AT mechanism". Huber\'s δ is 1: farther from the center '
+    "than that its gradient is the absolute form's.",
+)
+radius = _variant_item("Radius", "radius", "Accuracy against C_MM", "radius")
+
+
+def uncertainty(profile: Profile, methods: list[str] | None = None) -> Item:
+    """Does the loss value say when the model is wrong, or attacked? AUROC with a 95 % interval (Hanley & McNeil, 1982)."""
+    chosen = _chosen(profile.variants.uncertainty if profile.variants else [], methods)
+    rows, long = {}, []
+    for model in chosen:
+        spec = variants.uncertainty(profile, model)
+        results = evaluation(profile, spec)
+        clean, right = np.array(results["clean"]), unpack(results["correct"], spec.images)
+        asked = {"right from wrong": (clean[right], clean[~right])}
+        for name, attacked in results["attacked"].items():
+            text = {"cross_entropy": "cross-entropy PGD", "untargeted_1": "L_Ada^{un,1} PGD", "untargeted_2": "margin PGD"}[name]
+            asked[f"clean from {text}"] = (clean, np.array(attacked["scores"]))
+        score = "L_MMC" if profile.models[model].loss in items.ADAPTIVE else "max softmax"
+        rows[f"{items.label(model)}, {score}"] = {}
+        for question, (low, high) in asked.items():
+            value, half = auroc(low, high)
+            rows[f"{items.label(model)}, {score}"][question] = (
+                "–" if value is None else f"{value:.3f} ± {half:.3f}" + (f" ({len(high)} wrong)" if question == "right from wrong" else "")
+            )
+            long.append(
+                {
+                    "model": model,
+                    "score": score,
+                    "question": question,
+                    "auroc": value,
+                    "half_width": half,
+                    "negatives": len(low),
+                    "positives": len(high),
+                }
+            )
+    values = pd.DataFrame(long)
+    known = values.dropna(subset="auroc")
+    says = "AUROC: " + "; ".join(
+        f"{items.label(row.model)} by {row.score}, {row.question}: {row.auroc:.3f} ± {row.half_width:.3f}" for row in known.itertuples()
+    )
+    plan = profile.white_box
+    return Item(
+        "Uncertainty",
+        "uncertainty",
+        "The loss value as a measure of uncertainty (AUROC)",
+        says,
+        pd.DataFrame(rows).T.fillna("–"),
+        None,
+        values.round(4),
+        notes=f'Beyond the paper, which calls the loss value "a reliable metric of the uncertainty on returned predictions". 0.5 is '
+        f"chance; below it attacked images look more certain than clean ones. {plan.images} images, PGD-{plan.steps[0]}, last iterate.",
+    )
+
+
+def auroc(negatives, positives) -> tuple[float | None, float | None]:
+    """AUROC of scores that should be larger for positives, and half its 95 % interval; None where one side is empty."""
+    if not len(negatives) or not len(positives):
+        return None, None
+    ranks = pd.Series(np.r_[positives, negatives]).rank()[:len(positives)]  # scikit-learn's, without the seconds of its import
+    a = (ranks.mean() - (len(positives) + 1) / 2) / len(negatives)
+    first, second = a / (2 - a), 2 * a * a / (1 + a)
+    variance = (a * (1 - a) + (len(positives) - 1) * (first - a * a) + (len(negatives) - 1) * (second - a * a)) / (
+        len(positives) * len(negatives)
+    )
+    return float(a), 1.96 * max(variance, 0.0) ** 0.5

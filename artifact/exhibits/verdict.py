@@ -1,0 +1,222 @@
+"""The verdict: how far the accuracy falls along the ladder, whether the attacks can be trusted, and which claims of the paper hold."""
+
+import numpy as np
+import pandas as pd
+
+from artifact import items, ladder
+from artifact.exhibits import figures_verdict
+from artifact.exhibits.exhibit import (
+    Item,
+    NotPlanned,
+    correct,
+    difference,
+    epsilon_text,
+    evaluation,
+    figure_title,
+    with_difference,
+    with_interval,
+    worst,
+)
+from artifact.experiment import Profile, model_receipt_path, read_receipt, unpack
+
+LEVELS = ("holds", "holds in part", "does not hold")
+
+
+def _methods(profile, methods):
+    chosen = [model for model in (methods or profile.verdict.models) if model in profile.verdict.models] if profile.verdict else []
+    if not chosen:
+        raise NotPlanned("this profile's verdict is not about these models")
+    return chosen
+
+
+def _flags(profile: Profile, spec: items.Evaluation) -> np.ndarray:
+    return correct(profile, spec)[:profile.verdict.images]
+
+
+def strongest(profile: Profile, model: str) -> np.ndarray:
+    """Which images no attack of the ladder or its checks fooled, as booleans."""
+    known = [*ladder.rungs(profile, model).values(), ladder.checks(profile, model)["longer"], ladder.checks(profile, model)["black_box"]]
+    return np.logical_and.reduce([_flags(profile, spec) for spec in known])
+
+
+def ladder_item(profile: Profile, methods: list[str] | None = None) -> Item:
+    """Accuracy along the ladder: each rung's own number, and the worst case over it and all before."""
+    methods, rows, long = _methods(profile, methods), {}, []
+    for model in methods:
+        before, cells = [], {}
+        for name, spec in ladder.rungs(profile, model).items():
+            own = _flags(profile, spec)
+            before.append(own)
+            masked = evaluation(profile, spec)["zero_gradients"] if name != "autoattack" else None
+            cells[ladder.RUNGS[name]] = f"{100 * own.mean():.1f}"
+            long.append({"model": model, "rung": name, "own": 100 * own.mean(), **worst(before), "zero_gradients": masked})
+        rows[items.label(model)] = {title: cells.get(title, "–") for title in ladder.RUNGS.values()} | {
+            "worst case": f"{long[-1]['accuracy']:.1f}"
+        }
+    values = pd.DataFrame(long)
+    plan, epsilon = profile.verdict, epsilon_text(profile.white_box.epsilons[0])
+    title = f"Accuracy (%) under ever stronger attacks, ε = {epsilon}"
+    return Item(
+        "Ladder",
+        "ladder",
+        title,
+        _ladder_says(values),
+        pd.DataFrame(rows).T,
+        None,
+        values.round(4),
+        figures_verdict.ladder(values, figure_title(profile, title)),
+        f"Beyond the paper. The same {plan.images} test images on every rung. A row's numbers are each attack's own; the figure and the "
+        "last column are the worst case, per image, over the rung and all before it. PGD takes "
+        f"{profile.white_box.steps[1]} steps; restarts: {plan.restarts}; every wrong class: {plan.classes} targets of {plan.steps} "
+        "steps that decay to zero. Dividing logits needs centers of known norm C.",
+    )
+
+
+def _ladder_says(values) -> str:
+    parts = []
+    for model in ("sce", "mmc-10", "at-un-sce", "at-un-mmc-10"):
+        rows = values[values["model"] == model].set_index("rung")
+        if len(rows):
+            parts.append(
+                f"{items.label(model)}: {rows['own'].iloc[0]:.1f} % under cross-entropy, {rows.loc['untargeted_1', 'own']:.1f} % under "
+                f"L_Ada^{{un,1}}, {with_interval(rows.iloc[-1])} in the worst case"
+            )
+    return "; ".join(parts)
+
+
+def self_checks(profile: Profile, methods: list[str] | None = None) -> Item:
+    """Are the attacks sound on this model? After AutoAttack's flags and the checklist of Carlini et al. (2019)."""
+    methods, rows, long = _methods(profile, methods), {}, []
+    for model in methods:
+        cells = _checks(profile, model)
+        rows[items.label(model)] = {name: ("ok" if ok else "FLAG") + f" ({text})" for name, (ok, text) in cells.items()}
+        long += [{"model": model, "check": name, "ok": ok, "measured": text} for name, (ok, text) in cells.items()]
+    values = pd.DataFrame(long)
+    flags = values[~values["ok"]]
+    says = (f"{len(values) - len(flags)} of {len(values)} checks pass"
+            + "".join(f"; {items.label(row.model)}: {row.check}: {row.measured}" for row in flags.itertuples()))
+    return Item("Self-checks", "self_checks", "Can the attacks be trusted?", says, pd.DataFrame(rows).T.fillna("–"), None, values,
+                notes="Accuracies in %. Robust means the worst case over all white-box attacks made here. A flag under zero gradients says "
+                      "that cross-entropy is blind on this model, which is why no number here rests on it alone.")
+
+
+def _checks(profile: Profile, model: str) -> dict[str, tuple[bool, str]]:
+    rung, extra, image = ladder.rungs(profile, model), ladder.checks(profile, model), 100 / profile.verdict.images
+    def share(spec):
+        return 100 * _flags(profile, spec).mean()
+    robust = 100 * np.logical_and.reduce([_flags(profile, spec) for spec in [*rung.values(), extra["longer"]]]).mean()
+    single, iterated = share(extra["single_step"]), share(rung["untargeted_2"])
+    before = 100 * np.logical_and.reduce([_flags(profile, spec) for spec in rung.values()]).mean()
+    moved = [results["targets"][model]["accuracy"] * 100 for substitute, spec in ladder.transfer(profile).items() if substitute != model
+             for results in [evaluation(profile, spec)]]
+    masked = {name: 100 * evaluation(profile, rung[name])["zero_gradients"] for name in ("cross_entropy", "untargeted_2")}
+    different = evaluation(profile, extra["repeated"])["largest_difference"]
+    cells = {
+        "iterating beats one step": (iterated <= single, f"{single:.1f} → {iterated:.1f}"),
+        "ε = 1 reaches 0": (share(extra["unbounded"]) == 0, f"{share(extra['unbounded']):.1f}"),
+        "white box beats black box": (robust <= share(extra["black_box"]), f"{robust:.1f} ≤ {share(extra['black_box']):.1f}"),
+        "white box beats transfer": (robust <= min(moved), f"{robust:.1f} ≤ {min(moved):.1f}"),
+        "more steps gain no more": (before - robust <= max(1.0, image) + 1e-9, f"{before:.1f} → {robust:.1f}"),
+        "no more than 5 % zero gradients, cross-entropy": (masked["cross_entropy"] <= 5, f"{masked['cross_entropy']:.1f} %"),
+        "no more than 5 % zero gradients, margin": (masked["untargeted_2"] <= 5, f"{masked['untargeted_2']:.1f} %"),
+        "not random": (different == 0, f"{different:.1g}"),
+    }
+    if "autoattack" in rung:
+        ours = 100 * np.logical_and.reduce([_flags(profile, spec) for name, spec in rung.items() if name != "autoattack"]).mean()
+        theirs = share(rung["autoattack"])
+        cells["AutoAttack finds no more"] = (ours <= theirs + 0.5, f"{ours:.1f} ≤ {theirs:.1f} + 0.5")
+    return cells
+
+
+def claims(profile: Profile, methods: list[str] | None = None) -> Item:
+    """The four claims of the paper's conclusion, each judged by a rule that the profile fixes."""
+    chosen, rules = _methods(profile, methods), profile.verdict.rules
+    rows = {"(i) reliable robustness under strong adaptive attacks": (_claim_robust, ("sce", "mmc-10")),
+            "(ii) clean accuracy comparable to SCE": (_claim_clean, ("sce", "mmc-10")),
+            "(iii) little extra computation": (_claim_time, ("sce", "mmc-10")),
+            "(iv) compatible with adversarial training": (_claim_training, ("mmc-10", "at-un-sce", "at-un-mmc-10"))}
+    judged = {claim: judge(profile, rules) for claim, (judge, needed) in rows.items() if set(needed) <= set(chosen)}
+    if not judged:
+        raise NotPlanned("the claims are about sce and mmc-10")
+    table = pd.DataFrame({claim: dict(zip(("rule", "measured", "verdict"), (rule, measured, LEVELS[level]), strict=True))
+                          for claim, (rule, measured, level) in judged.items()}).T
+    for claim, (_, needed) in rows.items():
+        if claim not in judged:
+            table.loc[claim] = ["–", f"needs {', '.join(model for model in needed if model not in chosen)}, not here", "not judged"]
+    values = table.rename_axis("claim").reset_index()
+    says = "; ".join(f"{claim}: {row.verdict}" for claim, row in table.iterrows())
+    return Item("Verdict", "verdict", "What holds of the paper's conclusion", says, table, None, values,
+                notes="Judged by fixed rules (verdict.rules of the profile) from receipts alone"
+                      + ("." if profile.comparable else
+                         ", on models not trained as the paper trained: a verdict about these models, not about the paper."))
+
+
+def _claim_robust(profile, rules):
+    left, paper = strongest(profile, "mmc-10"), _flags(profile, ladder.rungs(profile, "mmc-10")["untargeted_1"])
+    gap = 100 * (paper.mean() - left.mean())
+    over, low, high = difference(left, strongest(profile, "sce"))
+    rule = (
+        f"the strongest attack takes at most {rules.attack_gap:g} points more than the paper's own, and leaves significantly more "
+        "than SCE keeps; in part: the second alone"
+    )
+    measured = (f"MMC-10: {100 * paper.mean():.1f} under the paper's attack, {100 * left.mean():.1f} under the strongest ({gap:.1f} less); "
+                f"over SCE by {with_difference((over, low, high))}")
+    return rule, measured, 2 if low <= 0 else 0 if gap <= rules.attack_gap else 1
+
+
+def _claim_clean(profile, rules):
+    both = [read_receipt(model_receipt_path(profile, model)) for model in ("mmc-10", "sce")]
+    mine, theirs = (unpack(receipt["results"]["test_correct"], receipt["data"]["test_images"]) for receipt in both)
+    gap, low, high = difference(mine, theirs)
+    rule = f"MMC-10 loses less than {rules.clean_gap:g} point to SCE, at 95 %; in part: as an estimate"
+    measured = f"{100 * mine.mean():.1f} against {100 * theirs.mean():.1f}: {with_difference((gap, low, high))} on {len(mine)} images"
+    return rule, measured, 0 if low >= -rules.clean_gap else 1 if gap >= -rules.clean_gap else 2
+
+
+def _claim_time(profile, rules):
+    results = evaluation(profile, ladder.step_time(profile, "mmc-10", "sce"))
+    extra, ratios = results["ratio"] - 1, results["ratios"]
+    rule = f"a training step takes at most {100 * rules.extra_time:g} % longer than SCE's; in part: three times that"
+    measured = (
+        f"{100 * extra:+.1f} % (median of {len(ratios)} alternating blocks, {100 * (ratios[0] - 1):+.1f} to {100 * (ratios[-1] - 1):+.1f})"
+    )
+    return rule, measured, 0 if extra <= rules.extra_time else 1 if extra <= 3 * rules.extra_time else 2
+
+
+def _claim_training(profile, rules):
+    left = {model: strongest(profile, model) for model in ("at-un-mmc-10", "at-un-sce", "mmc-10")}
+    over, low, high = difference(left["at-un-mmc-10"], left["at-un-sce"])
+    gain, least, most = difference(left["at-un-mmc-10"], left["mmc-10"])
+    rule = ("adversarially trained, MMC-10 keeps significantly more than SCE under the strongest attack; "
+            "in part: not significantly less, and significantly more than without adversarial training")
+    measured = (f"AT MMC-10 {100 * left['at-un-mmc-10'].mean():.1f}; over AT SCE by {with_difference((over, low, high))}, "
+                f"over MMC-10 by {with_difference((gain, least, most))}")
+    return rule, measured, 0 if low > 0 else 1 if high >= 0 and least > 0 else 2
+
+
+def diagnosis(profile: Profile, methods: list[str] | None = None) -> Item:
+    """Why cross-entropy is blind on large distance logits: scales, iterations, loss surfaces."""
+    chosen = [model for model in _methods(profile, methods) if model in profile.verdict.diagnosed]
+    if not chosen:
+        raise NotPlanned("this profile diagnoses none of these models")
+    seen = {model: evaluation(profile, ladder.diagnosis(profile, model)) for model in chosen}
+    long = [{"model": model, "objective": name, "step": step, "median_margin": margin, "zero_gradients": zero}
+            for model, results in seen.items() for name, path in results["paths"].items()
+            for step, (margin, zero) in enumerate(zip(path["margin"], path["zero_gradients"], strict=True))]
+    says = "; ".join(
+        f"{items.label(model)}: median gap between the true class's logit and the next {np.median(results['gap']):.1f}, "
+        "cross-entropy's gradient exactly zero on "
+        f"{100 * results['paths']['cross_entropy']['zero_gradients'][0]:.0f} % of the images at the random start"
+        for model, results in seen.items()
+    )
+    title = "Why cross-entropy is blind"
+    return Item(
+        "Diagnosis",
+        "diagnosis",
+        title,
+        says,
+        values=pd.DataFrame(long),
+        figure=figures_verdict.diagnosis(seen, profile.white_box.epsilons[0], figure_title(profile, title)),
+        notes="Beyond the paper. Loss surfaces: one test image moved by up to ε along the sign of the margin's gradient and along "
+        "random signs.",
+    )

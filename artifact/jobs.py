@@ -1,0 +1,243 @@
+"""The jobs of a profile (each one notebook run with typed parameters) and the two ways to run one: papermill, or plain Python."""
+
+import ast
+import json
+import os
+import re
+import sys
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from artifact import items, ladder, variants
+from artifact.experiment import ROOT, Profile, identity, model_identity, model_receipt_path, results_folder
+
+SECONDS_TO_START = 8  # a kernel and its imports
+SHARD_GRADIENTS = 400_000  # of one image each: the least work worth a kernel of its own
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook run; `outputs` are what it is done by, the receipt first; `needs` are other jobs' receipts."""
+
+    name: str
+    notebook: str
+    parameters: dict
+    outputs: tuple[Path, ...]
+    needs: tuple[Path, ...] = ()
+    seconds: float = field(default=0, compare=False)  # estimate
+
+    @property
+    def receipt(self) -> Path:
+        return self.outputs[0]
+
+    def done(self) -> bool:
+        return all(path.exists() for path in self.outputs)
+
+
+def plan(profile: Profile) -> list[Job]:
+    """All jobs of a profile, each after those that it needs."""
+    jobs = [_job(profile, "theory", "01_theory", identity("theory"), seconds=40)]
+    trained, trainings = _training_jobs(profile)
+    jobs += trainings
+    jobs += _table_jobs(profile, trained, "white box", "03_white_box", profile.white_box.models, items.white_box)
+    jobs += _table_jobs(profile, trained, "black box", "04_black_box", items.black_box_models(profile), items.black_box)
+    if profile.transformations:
+        jobs += _table_jobs(
+            profile, trained, "general purpose", "05_general_purpose", profile.transformations.models, items.general_purpose
+        )
+    if later := variants.models(profile):
+        jobs += _table_jobs(profile, trained, "cifar100", "06_cifar100", later, variants.evaluations)
+    if profile.verdict:
+        jobs += _table_jobs(profile, trained, "verdict", "07_verdict", profile.verdict.models, ladder.evaluations)
+    receipts = [job.receipt for job in jobs]
+    page = ROOT / "figures" / profile.name / "index.html"
+    report = _job(profile, "report", "08_report", identity("report", of=[path.name for path in receipts]), needs=receipts, seconds=20)
+    jobs.append(Job(report.name, report.notebook, report.parameters, (report.receipt, page), report.needs, report.seconds))
+    return jobs
+
+
+def _job(profile, name, notebook, key, *, needs=(), seconds=0.0, **parameters) -> Job:
+    receipt = results_folder(profile) / "notebooks" / f"{notebook}-{key}.json"
+    parameters = {"profile": profile.source, "output": str(receipt), **parameters}
+    return Job(name, notebook, parameters, (receipt,), tuple(needs), SECONDS_TO_START + seconds)
+
+
+def _training_jobs(profile) -> tuple[dict[str, Path], list[Job]]:
+    # One job a model; where training takes seconds, several models share a kernel, whose start would cost more than their work.
+    work = {model: _training_gradients(profile, model) for model in profile.models}
+    groups = _shares(work) if profile.train_on_the_spot else [[model] for model in work]
+    trained, jobs = {}, []
+    for first, *also in groups:
+        group = [first, *also]
+        receipt = model_receipt_path(profile, first) if not also else results_folder(profile) / "notebooks" / (
+            f"02_training-{identity('trainings', of=[model_identity(profile, model) for model in group])}.json")
+        parameters = {"profile": profile.source, "model": first, "also": also, "output": str(receipt) if also else ""}
+        seconds = sum(work[model] / _rate(profile, model) for model in group)
+        jobs.append(Job(f"train {', '.join(group)}", "02_training", parameters, (receipt,), seconds=SECONDS_TO_START + seconds))
+        trained |= dict.fromkeys(group, receipt)
+    return trained, jobs
+
+
+def _table_jobs(profile, trained, name, notebook, models, evaluations) -> list[Job]:
+    # Shards of one or more models, each worth its kernel's start, and the same notebook once more over all models: it finds every
+    # evaluation made and draws.
+    specs = {model: evaluations(profile, model) for model in models}
+    shards = []
+    for group in _shares({model: sum(spec.gradients() for spec in specs[model]) for model in models}):
+        mine = [spec for model in group for spec in specs[model]]
+        key = identity(name, of=[spec.identity(profile) for spec in mine])
+        used = dict.fromkeys(model for spec in mine for model in spec.models())
+        seconds = sum(spec.gradients() / _rate(profile, spec.model) for spec in mine)
+        shards.append(_job(profile, f"{name}: {', '.join(group)}", notebook, key, needs=dict.fromkeys(trained[model] for model in used),
+                           seconds=seconds, methods=group))
+    if len(shards) == 1:  # nothing to gather
+        return [replace(shards[0], name=name)]
+    key = identity(name, of=[shard.receipt.name for shard in shards])
+    return [*shards, _job(profile, name, notebook, key, needs=[shard.receipt for shard in shards], methods=list(models))]
+
+
+def _shares(work: dict[str, float]) -> list[list[str]]:
+    """The models in their order, cut into groups of about equal work, none much below SHARD_GRADIENTS."""
+    share = sum(work.values()) / max(1, round(sum(work.values()) / SHARD_GRADIENTS))
+    groups, filled = [[]], 0.0
+    for model, gradients in work.items():
+        if groups[-1] and filled + gradients / 2 > share * len(groups):  # most of it lies beyond this group's end
+            groups.append([])
+        groups[-1].append(model)
+        filled += gradients
+    return groups
+
+
+def _rate(profile: Profile, model: str) -> float:
+    return profile.training[profile.models[model].training].rate
+
+
+def _training_gradients(profile: Profile, model: str) -> float:
+    network = profile.training[profile.models[model].training]
+    images = network.train_images or {"digits": 1297, "digit-pairs": 10_000, "mnist": 60_000}.get(network.dataset, 50_000)
+    passes = 1 + (network.steps if profile.models[model].adversarial else 0)
+    return images * network.epochs * passes
+
+
+def urgency(planned: list[Job]) -> dict[Path, float]:
+    """By receipt, the seconds from a job's start to the end of all that waits for it: to begin with the largest keeps cores busy."""
+    after = {job.receipt: 0.0 for job in planned}
+    urgent = {}
+    for job in reversed(planned):
+        urgent[job.receipt] = job.seconds + after[job.receipt]
+        for need in job.needs:
+            after[need] = max(after[need], urgent[job.receipt])
+    return urgent
+
+
+def find(profile: Profile, name: str) -> Job:
+    jobs = {job.name: job for job in plan(profile)}
+    if name not in jobs:
+        raise ValueError(f"profile {profile.name!r} has no job {name!r}; known: {', '.join(jobs)}")
+    return jobs[name]
+
+
+def notebook_parameters(path: Path) -> dict:
+    """The names and default values in a notebook's one cell tagged `parameters`."""
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if "parameters" in cell["metadata"].get("tags", ())]
+    if len(cells) != 1:
+        raise ValueError(f"{path.name} must have exactly one cell tagged 'parameters', it has {len(cells)}")
+    defaults = {}
+    for statement in ast.parse("".join(cells[0]["source"])).body:
+        if not (isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name)):
+            raise ValueError(f"{path.name}: the parameters cell may hold only `name = literal`, found {ast.unparse(statement)!r}")
+        defaults[statement.targets[0].id] = ast.literal_eval(statement.value)
+    return defaults
+
+
+def check_parameters(path: Path, given: dict) -> None:
+    """Refuse, before anything runs, a parameter that the notebook does not have or a value of another type than its default's."""
+    defaults = notebook_parameters(path)
+    for name, value in given.items():
+        if name not in defaults:
+            raise ValueError(f"{path.name} has no parameter {name!r}; it has: {', '.join(defaults)}")
+        wanted = type(defaults[name])
+        if not (type(value) is wanted or (wanted is float and type(value) is int)):
+            raise ValueError(f"{path.name}: parameter {name!r} must be {wanted.__name__} like its default {defaults[name]!r}, "
+                             f"got {type(value).__name__} {value!r}")
+
+
+def log_path(profile: Profile, job: Job) -> Path:
+    return ROOT / "logs" / profile.name / f"{re.sub('[^a-z0-9-]+', '-', job.name)[:80]}.ipynb"
+
+
+def run_notebook(profile: Profile, job: Job) -> None:
+    """Run a job through papermill; the executed notebook stays under logs/ also when a cell fails.
+
+    Raises RuntimeError with the failing cell's error, or when the notebook ended without its receipt.
+    """
+    # Reading a notebook loads jsonschema, and that the grammar of a format no notebook uses: 2 s of each job, so it is not found.
+    sys.modules.setdefault("rfc3987_syntax", None)
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    source, log = ROOT / "notebooks" / f"{job.notebook}.ipynb", log_path(profile, job)
+    check_parameters(source, job.parameters)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(str(source), str(log), job.parameters, kernel_name="python3", cwd=str(ROOT), progress_bar=False,
+                                   extra_arguments=["--log-level=50"])
+    except PapermillExecutionError as error:
+        trace = re.sub("\x1b\\[[0-9;]*m", "", "\n".join(error.traceback[-2:]))  # without a terminal's colours
+        raise RuntimeError(f"{job.name}: cell {error.cell_index} of {source.name} failed\n{trace}\n"
+                           f"the executed notebook is {log.relative_to(ROOT)}") from None
+    _require_receipt(job, f"see {log.relative_to(ROOT)}")
+
+
+def run_plain(profile: Profile, job: Job) -> None:
+    """Run a job's code cells in this process, for machines that have neither papermill nor Jupyter: the same receipts."""
+    import matplotlib
+    matplotlib.use("Agg")
+
+    source = ROOT / "notebooks" / f"{job.notebook}.ipynb"
+    check_parameters(source, job.parameters)
+    namespace = {"__name__": "__main__"}
+    for index, cell in enumerate(json.loads(source.read_text())["cells"]):
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), f"{source.name}, cell {index}", "exec"), namespace)
+            if "parameters" in cell["metadata"].get("tags", ()):
+                namespace.update(job.parameters)
+    matplotlib.pyplot.close("all")
+
+
+def _require_receipt(job: Job, hint: str) -> None:
+    if not job.done():
+        missing = next(path for path in job.outputs if not path.exists())
+        raise RuntimeError(f"{job.name}: the notebook ended without writing {missing}; {hint}")
+
+
+def describe(seconds: float) -> str:
+    """A duration as a person says it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def run_timed(profile: Profile, job: Job, runner) -> None:
+    """Run one job and say, in one line each, when it starts and how it ended."""
+    names = [other.name for other in plan(profile)]
+    place = f"[{names.index(job.name) + 1}/{len(names)}]"
+    print(f"{place} {job.name} ...", flush=True)
+    began = time.perf_counter()
+    runner(profile, job)
+    print(f"{place} {job.name}: done in {describe(time.perf_counter() - began)}", flush=True)
+
+
+def estimate(jobs: list[Job], parallel: int) -> float:
+    """Seconds that the jobs take at most on `parallel` workers, by the profile's own rates: the work divided, or the longest chain."""
+    by_receipt, ends = {job.receipt: job for job in jobs}, {}
+    for job in jobs:  # in order of need
+        ends[job.receipt] = job.seconds + max((ends[need] for need in job.needs if need in by_receipt), default=0)
+    return max(sum(job.seconds for job in jobs) / max(parallel, 1), max(ends.values(), default=0))
+
+
+def workers(profile: Profile) -> int:
+    """Jobs to run at the same time on this machine."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return max(1, cores // profile.threads)

@@ -1,0 +1,151 @@
+"""Profiles: what to train, what to attack and how hard, read from profiles/*.yaml and refused with a sentence where they are wrong."""
+
+from pathlib import Path
+from types import UnionType
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ValidationError, model_validator
+
+from artifact.sections import (
+    Band,
+    CarliniWagner,
+    Cifar100,
+    Count,
+    Depth,
+    Model,
+    Plane,
+    Spsa,
+    Strict,
+    Training,
+    Transfer,
+    Transformations,
+    Variants,
+    Verdict,
+    WhiteBox,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+CLASSES = {"digits": 10, "digit-pairs": 100, "mnist": 10, "cifar10": 10, "cifar100": 100}
+STAND_INS = ("digits", "digit-pairs")
+MODEL_FIELDS = ("model", "models", "convergence_models", "table_3_model", "networks", "autoattack", "diagnosed",
+                "elastic", "hierarchical", "forms", "radius", "uncertainty")
+
+
+class Profile(Strict):
+    """What to train, what to attack, and how hard."""
+
+    title: str
+    device: Literal["cpu", "cuda"] = "cpu"
+    threads: Count = 1  # per job; part of what CPU results depend on, to the bit
+    # "auto" is bfloat16 where the device multiplies it in hardware, else float32; which one it was stands in the receipt.
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    batch_size: Count = 256
+    train_on_the_spot: bool = False  # may a notebook opened alone train what it misses
+    seed: int = 0
+    training: dict[str, Training]
+    models: dict[str, Model]
+    white_box: WhiteBox
+    carlini_wagner: CarliniWagner | None = None
+    spsa: Spsa | None = None
+    transformations: Transformations | None = None
+    transfer: Transfer | None = None
+    plane: Plane | None = None
+    cifar100: Cifar100 | None = None
+    depth: Depth | None = None
+    variants: Variants | None = None
+    verdict: Verdict | None = None
+    band: Band = Band()
+    # Is this the paper's data at the paper's length, so that a number can be called reproduced or not?
+    comparable: bool = False
+    # Set by load_profile, not in the file: the file's stem, and what it was asked for by.
+    name: str = ""
+    source: str = ""
+
+    @model_validator(mode="after")
+    def _references(self):
+        for key, model in self.models.items():
+            if model.training not in self.training:
+                raise ValueError(f"models.{key}.training is {model.training!r}; known: {', '.join(self.training)}")
+            training = self.training[model.training]
+            classes = CLASSES[training.dataset]
+            # Two features are for looking at (Fig. 3b): there the centers are a regular polygon.
+            if model.loss in ("mmc", "mmlda", "emc") and classes > training.feature_dim + 1 and training.feature_dim != 2:
+                raise ValueError(f"models.{key}: {classes} Max-Mahalanobis centers need feature_dim >= {classes - 1}, "
+                                 f"but training.{model.training}.feature_dim is {training.feature_dim}")
+            if model.loss == "mmc-hm" and classes != 100:
+                raise ValueError(f"models.{key}: hierarchical centers need a data set with superclasses "
+                                 f"(cifar100 or digit-pairs), training.{model.training}.dataset is {training.dataset!r}")
+        for section, field, key in self.named_models():
+            if key not in self.models:
+                raise ValueError(f"{section}.{field} names {key!r}; known models: {', '.join(self.models)}")
+        if self.plane and self.training[self.models[self.plane.model].training].feature_dim != 2:
+            raise ValueError(f"plane.model is {self.plane.model!r}, whose features must have 2 dimensions to be drawn")
+        if self.plane and self.plane.model.removesuffix("-2d") not in self.white_box.models:
+            raise ValueError(f"plane.model is {self.plane.model!r}; it must be a model of white_box with '-2d' appended")
+        if self.verdict and self.verdict.images > self.white_box.images:
+            raise ValueError(f"verdict.images is {self.verdict.images}; it must be at most white_box.images = {self.white_box.images}")
+        return self
+
+    def named_models(self):
+        """Yield (section, field, model) for every place that names a model."""
+        for section in type(self).model_fields:
+            part = getattr(self, section)
+            for field in (name for name in MODEL_FIELDS if isinstance(part, Strict) and hasattr(part, name)):
+                value = getattr(part, field)
+                groups = value.values() if isinstance(value, dict) else [[value] if isinstance(value, str) else value]
+                yield from ((section, field, key) for group in groups for key in group)
+
+    def dataset(self, model: str) -> str:
+        return self.training[self.models[model].training].dataset
+
+    def at_networks(self) -> list[Training]:
+        """The training settings that models with adversarial training use, each once."""
+        used = dict.fromkeys(model.training for model in self.models.values() if model.adversarial)
+        return [self.training[name] for name in used]
+
+    def stand_in(self) -> bool:
+        return any(training.dataset in STAND_INS for training in self.training.values())
+
+
+def _allowed_keys(where: tuple) -> list[str]:
+    kind = Profile
+    for step in where:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            kind = kind.model_fields[step].annotation
+            kind = kind.__args__[0] if isinstance(kind, UnionType) else kind  # X | None -> X
+        else:
+            kind = kind.__args__[-1]  # dict[str, X] -> X, list[X] -> X
+    return sorted(set(kind.model_fields) - {"name", "source"})
+
+
+def load_profile(name: str) -> Profile:
+    """Read and validate profiles/<name>.yaml (or a path to a YAML file).
+
+    Raises ValueError with a sentence for each fault that names the file, the key, and what is allowed.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else ROOT / "profiles" / f"{name}.yaml"
+    if not path.exists():
+        known = ", ".join(sorted(p.stem for p in (ROOT / "profiles").glob("*.yaml")))
+        raise ValueError(f"there is no profile {name!r}; known: {known}, or the path of a YAML file")
+    shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+    try:
+        settings = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{shown} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(settings, dict):
+        raise ValueError(f"{shown} must hold a mapping of keys to values, got {type(settings).__name__}")
+    try:
+        return Profile(**settings | {"name": path.stem, "source": name})
+    except ValidationError as error:
+        raise ValueError("\n".join(f"{shown}: {_sentence(fault)}" for fault in error.errors())) from None
+
+
+def _sentence(fault: dict) -> str:
+    where = ".".join(str(step) for step in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key {where!r}; allowed here: {', '.join(_allowed_keys(fault['loc'][:-1]))}"
+    if fault["type"] == "missing":
+        return f"key {where!r} is missing"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}, got {fault['input']!r}" if where else message

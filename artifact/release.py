@@ -1,0 +1,80 @@
+"""Releasing trained models: small files under released/ with a card each, which mmclib.zoo loads by name."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from artifact import ladder
+from artifact.compute import trained
+from artifact.exhibits.exhibit import Missing, number, with_interval
+from artifact.exhibits.exhibit import evaluation as look_up
+from artifact.experiment import Profile, load_profile
+from mmclib import checkpoints, evaluation
+from mmclib.zoo import FOLDER
+
+
+def release(profile: Profile, key: str, folder: Path = FOLDER) -> Path:
+    """Write one trained model of a profile as <profile>-<model>.safetensors with its card; returns the file.
+
+    Convolutions and linear layers are kept in half precision where that changes no prediction on the whole test set, else in float32.
+    """
+    model = trained.ensure_model(profile, key)
+    spec, network = profile.models[key], profile.training[profile.models[key].training]
+    images, labels, _ = trained.load_data(network.dataset, "test")
+    metadata = {"model": spec.model_dump(), "network": network.model_dump(), "identity": model.receipt["identity"]}
+    state = {name: tensor.cpu().clone() for name, tensor in model.classifier.state_dict().items()}
+    half = {name: tensor.half() if tensor.ndim > 1 and name.startswith("backbone") else tensor for name, tensor in state.items()}
+    judge = model.classifier.cpu()
+    before = evaluation.accuracy(judge, images, labels).correct
+    judge.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in half.items()})
+    same = bool(evaluation.accuracy(judge, images, labels).correct.equal(before))
+    judge.load_state_dict(state)
+    path = folder / f"{profile.name}-{key}.safetensors"
+    digest = checkpoints.save_tensors(path, half if same else state, metadata)
+    card = {"name": path.stem, "sha256": digest, "precision": "half" if same else "float32", "bytes": path.stat().st_size,
+            "trained_checkpoint_sha256": model.receipt["results"]["checkpoint_sha256"], "receipt": model.path.name, **metadata,
+            "test_accuracy": model.receipt["results"]["test_accuracy"], "provenance": model.receipt["provenance"]}
+    path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
+    path.with_suffix(".md").write_text(_card(profile, key, card))
+    return path
+
+
+def _card(profile: Profile, key: str, card: dict) -> str:
+    spec, network, made = profile.models[key], profile.training[profile.models[key].training], card["provenance"]
+    trained = f"{spec.adversarial} adversarial training" if spec.adversarial else "standard training"
+    lines = [
+        f"# {card['name']}",
+        "",
+        f'`mmclib.load_released("{card["name"]}")`: loss {spec.loss}'
+        + (f", C_MM = {spec.radius:g}" if spec.loss.startswith(("mm", "emc")) else "")
+        + f", {trained} on {network.dataset}, {network.epochs} epochs.",
+        "",
+        f"* Network: {network.architecture}"
+        + (f" v{network.version}, n = {network.blocks}" if network.architecture == "resnet" else "")
+        + f", {network.feature_dim} features. Images in [0, 1]; the training mean is inside the model.",
+        f"* Test accuracy after the last epoch: {100 * card['test_accuracy']:.2f} % (receipt `{card['receipt']}`).",
+        f"* Weights in {card['precision']} precision"
+        + (", which changes no prediction on the test set." if card["precision"] == "half" else "."),
+        f"* {made['device']}, {made['seconds'] / 3600:.2f} hours, torch {made['torch']}, commit {(made['commit'] or 'unknown')[:10]}.",
+        f"* sha256 `{card['sha256']}`",
+        "",
+        "Not for use: a research model, made to be attacked.",
+        "",
+    ]
+    try:
+        found = {title: number(look_up(profile, rung)) for name, title in ladder.RUNGS.items()
+                 if (rung := ladder.rungs(profile, key).get(name)) is not None} if profile.verdict and key in profile.verdict.models else {}
+    except Missing:
+        found = {}
+    if found:
+        lines += ["| attack | accuracy left |", "|---|---|", *(f"| {title} | {with_interval(cell)} |" for title, cell in found.items()), ""]
+    return "\n".join(lines)
+
+
+def release_all(profile_name: str, keys: list[str]) -> list[Path]:
+    """Release several models of a profile by name."""
+    profile = load_profile(profile_name)
+    trained.start(profile)
+    with torch.no_grad():
+        return [release(profile, key) for key in keys]

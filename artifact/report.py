@@ -1,0 +1,125 @@
+"""Writing every table and figure of a profile from receipts, beside the paper's numbers: nothing is computed here."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from artifact import jobs, page
+from artifact.exhibits import figures, tables, tables_more, tables_variants, theory, verdict
+from artifact.exhibits.exhibit import Item, Missing, NotPlanned
+from artifact.experiment import ROOT, Profile, read_receipt
+
+NOT_MADE = "not made yet"
+
+
+def _theory(stem: str, name: str, title: str):
+    def build(profile: Profile, methods=None) -> Item:
+        receipt = jobs.find(profile, "theory").receipt
+        if not receipt.exists():
+            raise Missing("01_theory has not been run")
+        drawn = read_receipt(receipt)["results"][stem]
+        return Item(name, stem, title, drawn["says"], values=long_form(drawn), figure=getattr(theory, stem)(drawn))
+    return build
+
+
+def long_form(drawn) -> pd.DataFrame:
+    """The numbers of a figure's nested lists and mappings, one a row, named by where they stand."""
+    rows = []
+
+    def walk(value, place):
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                walk(inner, [*place, key])
+        elif isinstance(value, list):
+            for index, inner in enumerate(value):
+                walk(inner, [*place, index])
+        elif isinstance(value, (int, float)):
+            rows.append((".".join(map(str, place)), value))
+
+    walk(drawn, [])
+    return pd.DataFrame(rows, columns=["what", "value"])
+
+
+ITEMS = {  # in the paper's order; our own after the paper's
+    "Figure 1": _theory("figure_1", "Figure 1", "How features move and how dense they become"),
+    "Figure 2": _theory("figure_2", "Figure 2", "Contours of the losses"),
+    "Figure 3a": tables.figure_3a,
+    "Figure 3b": tables_more.figure_3b,
+    "Table 1": tables.table_1,
+    "Figure 4": tables_more.figure_4,
+    "Table 2-I": tables_more.table_2_distortion,
+    "Table 2-II": tables_more.table_2_spsa,
+    "Table 2-III": tables_more.table_2_transformations,
+    "Table 3": tables_more.table_3,
+    "Table 4": tables_variants.table_4,
+    "Table 5": tables_variants.table_5,
+    "Figure 5": _theory("figure_5", "Figure 5", "Max-Mahalanobis centers for L = 2, 3, 4"),
+    "Figure 6": _theory("figure_6", "Figure 6", "Where the adaptive objectives push a feature"),
+    "Objectives": tables.objectives,
+    "Convergence": tables.convergence,
+    "Curve": tables.curve,
+    "Elastic": tables_variants.elastic,
+    "Hierarchical": tables_variants.hierarchical,
+    "Forms": tables_variants.forms,
+    "Radius": tables_variants.radius,
+    "Uncertainty": tables_variants.uncertainty,
+    "Ladder": verdict.ladder_item,
+    "Diagnosis": verdict.diagnosis,
+    "Self-checks": verdict.self_checks,
+    "Verdict": verdict.claims,
+}
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of one item: its files, and the sentence that it says; `item` is None where a receipt is missing."""
+
+    name: str
+    files: str
+    says: str
+    item: Item | None = None
+
+    def summary(self) -> dict:
+        return {"name": self.name, "files": self.files, "says": self.says}
+
+
+def write_all(profile: Profile) -> list[Written]:
+    """Write every item that the receipts allow under figures/<profile>/, and a page over them."""
+    folder, written = ROOT / "figures" / profile.name, []
+    where = folder.relative_to(ROOT)
+    for name, build in ITEMS.items():
+        try:
+            item = build(profile)
+            files = write_item(folder, item)
+            written.append(Written(item.name, f"{where}/{{{', '.join(files)}}}", item.says, item))
+        except NotPlanned:
+            written.append(Written(name, NOT_MADE, f"profile {profile.name} does not plan it"))
+        except Missing as missing:
+            written.append(Written(name, NOT_MADE, f"{missing}; make it with: make reproduce PROFILE={profile.name}"))
+    page.write(profile, folder, [entry.item for entry in written if entry.item])
+    return written
+
+
+def write_item(folder: Path, item: Item) -> list[str]:
+    """A table as Markdown, CSV and LaTeX, a figure as PDF and PNG with the CSV that it drew; returns the file names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if item.figure is not None:
+        files = figures.save(item.figure, folder, item.stem, item.values)
+    else:
+        item.values.to_csv(folder / f"{item.stem}.csv", index=False)
+        files = [f"{item.stem}.csv"]
+    if item.table is not None:
+        (folder / f"{item.stem}.md").write_text(markdown(item))
+        style = item.table.style.format(escape="latex").format_index(escape="latex").format_index(escape="latex", axis=1)
+        text = style.to_latex(hrules=True, column_format="l" + "r" * item.table.shape[1])
+        (folder / f"{item.stem}.tex").write_text(text.replace("ε", r"$\varepsilon$"))
+        files += [f"{item.stem}.md", f"{item.stem}.tex"]
+    return files
+
+
+def markdown(item: Item) -> str:
+    """A table with its title, notes and sentence."""
+    words = [item.table[column].str.contains("[a-z]{4}").any() for column in item.table]  # sentences read from the left
+    table = item.table.to_markdown(disable_numparse=True, colalign=["left", *("left" if word else "right" for word in words)])
+    return f"**{item.name}.** {item.title}\n\n{table}\n\n{item.notes}\n\n{item.sentence}\n"

@@ -1,0 +1,1 @@
+"""The theory's numbers: densities in closed form, trials that check them, and features of small trained networks."""

@@ -1,0 +1,84 @@
+"""Classifiers from plain settings, and the trained ones that come with the repository: no profile, data or receipt is needed."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from mmclib import checkpoints, data, losses, models
+
+FOLDER = Path(__file__).resolve().parent.parent / "released"
+PRESET = ("mmlda", "mmc", "mmc-rand", "mmc-hm", "emc")  # losses whose centers are not trained but given
+
+
+def assemble(network, loss, num_classes, centers, mean) -> models.Classifier:
+    """An untrained network with its loss as the head, drawn from torch's global generator.
+
+    `network` is a mapping with "architecture" ("resnet", "small_convnet" or "airbench") and "feature_dim", a resnet's also with "blocks"
+    and "version", an airbench's with "widths" and "stem"; `loss` one with "loss" (a name: sce, center, lgm, or of `PRESET`) and what that loss takes of "scale", "alpha" and "form".
+    `centers` are the preset ones (num_classes, feature_dim), None for other losses; `mean` is the per-pixel training mean (C, H, W).
+    Further keys are not looked at. Raises ValueError for an unknown architecture or loss, and for what one of them misses.
+    """
+    dim, channels = _setting(network, "feature_dim"), len(mean)
+    backbones = {
+        "resnet": lambda: models.resnet(_setting(network, "blocks"), _setting(network, "version"), channels, dim),
+        "small_convnet": lambda: models.small_convnet(channels, dim),
+        # Features begin in units of the norm of the centers that they are drawn to: training is then the same for every C_MM.
+        "airbench": lambda: models.airbench(_setting(network, "widths"), _setting(network, "stem"), channels, dim, scale),
+    }
+    scale = 1.0 if centers is None else round(centers.norm(dim=1).mean().item(), 3)
+    squared = {"form": loss.get("form") or "squared"}
+    heads = {
+        "sce": lambda: losses.SoftmaxCrossEntropy(num_classes, dim),
+        "center": lambda: losses.CenterLoss(num_classes, dim),
+        "lgm": lambda: losses.LargeMarginGaussianMixture(num_classes, dim),
+        "mmlda": lambda: losses.MaxMahalanobisLDA(centers, scale=_setting(loss, "scale")),
+        "emc": lambda: losses.ElasticMaxMahalanobisCenter(centers, alpha=_setting(loss, "alpha"), scale=_setting(loss, "scale")),
+        **dict.fromkeys(("mmc", "mmc-rand", "mmc-hm"),  # one loss around other centers
+                        lambda: losses.MaxMahalanobisCenter(centers, scale=_setting(loss, "scale"), **squared)),
+    }
+    architecture, name = _known(network, "architecture", backbones), _known(loss, "loss", heads)
+    if (centers is None) == (name in PRESET):
+        raise ValueError(f"loss {name!r} {'needs preset centers' if centers is None else 'takes no preset centers'}")
+    if centers is not None and tuple(centers.shape) != (num_classes, dim):
+        raise ValueError(f"centers must have shape (num_classes, feature_dim) = {(num_classes, dim)}, got {tuple(centers.shape)}")
+    backbone = backbones[architecture]()  # before the head: the order of the draws
+    return models.Classifier(backbone, heads[name](), mean=mean)
+
+
+def released() -> list[str]:
+    """The released models, by name."""
+    return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
+
+
+def load_released(name) -> models.Classifier:
+    """Return a trained model that comes with the repository (released/), in float32 and evaluation mode, on the CPU.
+
+    Raises ValueError for an unknown name, naming those there are, and for a file whose sha256 is not the one in its card.
+    """
+    path = FOLDER / f"{name}.safetensors"
+    if not path.exists():
+        raise ValueError(f"there is no released model {name!r}; known: {', '.join(released()) or 'none'}")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != json.loads(path.with_suffix(".json").read_text())["sha256"]:
+        raise ValueError(
+            f"released model {name!r} is damaged: its sha256 is not the one in {path.with_suffix('.json').name}; fetch it again"
+        )
+    state, metadata = checkpoints.load_model_state(path)
+    state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+    network, loss = metadata["network"], metadata["model"]
+    centers = state.get("head.centers") if loss["loss"] in PRESET else None
+    model = assemble(network, loss, data.NUM_CLASSES[network["dataset"]], centers, state["mean"])
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def _setting(settings, name):
+    if settings.get(name) is None:
+        raise ValueError(f"the settings lack {name!r}: {dict(settings)}")
+    return settings[name]
+
+
+def _known(settings, name, choices) -> str:
+    chosen = _setting(settings, name)
+    if chosen not in choices:
+        raise ValueError(f"unknown {name} {chosen!r}; known: {', '.join(choices)}")
+    return chosen

@@ -1,0 +1,38 @@
+"""Receipts are found by identities: moving or renaming code must change none. Whoever changes one on purpose says so here."""
+
+import hashlib
+
+import pytest
+
+from artifact import experiment, items, jobs, ladder, variants
+
+COMMITTED = {
+    "demo": {"models": "52676197b5c5", "evaluations": "b1d4864b1be0", "jobs": "a065dafe53fd"},
+    "quick": {"models": "759feb6b8b0b", "evaluations": "74a5b75923bd", "jobs": "d14fde13f357"},
+    "paper": {"models": "73d22aae1c7d", "evaluations": "71250a4773cc", "jobs": "1d3fca132e36"},
+}
+
+
+def digest(lines) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+
+
+def evaluations(profile):
+    """The identity and receipt name of every evaluation that the profile plans."""
+    planned = {
+        items.white_box: profile.white_box.models, items.black_box: items.black_box_models(profile),
+        items.general_purpose: profile.transformations.models if profile.transformations else [],
+        variants.evaluations: variants.models(profile), ladder.evaluations: profile.verdict.models if profile.verdict else [],
+    }
+    for family, models in planned.items():
+        for model in models:
+            for spec in family(profile, model):
+                yield f"{spec.model} {spec.identity(profile)} {spec.path(profile).name}"
+
+
+@pytest.mark.parametrize("name", ["demo", "quick", "paper"])
+def test_identities_are_those_that_receipts_were_written_under(name):
+    profile = experiment.load_profile(name)
+    models = [f"{model} {experiment.model_identity(profile, model)}" for model in profile.models]
+    receipts = [job.receipt.name for job in jobs.plan(profile)]
+    assert {"models": digest(models), "evaluations": digest(sorted(set(evaluations(profile)))), "jobs": digest(receipts)} == COMMITTED[name]

@@ -1,0 +1,138 @@
+"""A tiny profile through the whole path: trained, attacked, looked up, killed in the middle, drawn; receipts equal but for provenance."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import pytest
+import torch
+import yaml
+
+from artifact import experiment, items, jobs, report
+from artifact.compute import measure, trained
+from artifact.exhibits import tables
+from artifact.sections import Model
+from mmclib import centers, zoo
+from tests.artifact.tiny import TINY, told
+
+
+@pytest.fixture()
+def tiny(tmp_path, monkeypatch):
+    monkeypatch.setenv("MMC_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("MMC_CHECKPOINTS", str(tmp_path / "checkpoints"))
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return experiment.load_profile(str(path))
+
+
+def test_a_model_is_trained_once_and_then_found(tiny):
+    first = trained.train(tiny, "mmc-10", progress=False)
+    stamp = first.path.stat().st_mtime_ns
+    again = trained.ensure_model(tiny, "mmc-10")
+    assert again.path.stat().st_mtime_ns == stamp and again.receipt == first.receipt
+    assert len(first.receipt["results"]["history"]) == 4
+    for ours, theirs in zip(first.classifier.state_dict().values(), again.classifier.state_dict().values(), strict=True):
+        assert ours.equal(theirs)
+
+
+@pytest.mark.parametrize("loss", Model.model_fields["loss"].annotation.__args__)
+def test_every_loss_that_a_profile_may_name_has_a_head(loss):
+    extra = {"emc": {"alpha": 0.1}, "mmc-hm": {"radii": [10.0, 3.0]}}.get(loss, {})
+    spec = Model(training="digits", loss=loss, **extra).model_dump()
+    made = centers.max_mahalanobis_centers(10, 16) if loss in zoo.PRESET else None
+    head = zoo.assemble({"architecture": "small_convnet", "feature_dim": 16}, spec, 10, made, torch.zeros(1, 8, 8)).head
+    assert (head.num_classes, head.feature_dim) == (10, 16)
+
+
+def test_a_damaged_checkpoint_is_refused_with_the_remedy(tiny):
+    model = trained.train(tiny, "sce", progress=False)
+    file = experiment.checkpoint_folder(tiny, "sce") / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="checkpoint of 'sce' is damaged.* delete .* and train it again"):
+        trained.ensure_model(tiny, "sce")
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match="checkpoint of 'sce' is missing"):
+        trained.ensure_model(tiny, "sce")
+    assert model.path.exists()
+
+
+def test_a_model_that_takes_long_is_named_with_the_command_that_makes_it(tiny, tmp_path):
+    settings = yaml.safe_load(TINY) | {"train_on_the_spot": False}
+    (tmp_path / "long.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(FileNotFoundError, match="python -m artifact run --profile .* --only 'train sce'"):
+        trained.ensure_model(experiment.load_profile(str(tmp_path / "long.yaml")), "sce")
+
+
+def test_evaluations_are_looked_up_and_tables_drawn(tiny):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        receipts = {m: [measure.evaluate(tiny, spec) for spec in items.white_box(tiny, m)] for m in ("sce", "mmc-10")}
+    began = time.perf_counter()
+    again = [measure.evaluate(tiny, spec) for spec in items.white_box(tiny, "sce")]
+    assert again == receipts["sce"] and time.perf_counter() - began < 1
+    table = tables.table_1(tiny)
+    assert list(table.table.index) == ["SCE", "MMC-10"] and table.table.shape == (2, 9)
+    assert set(table.values["verdict"]) == {"not comparable: other data or length"}
+    unpacked = experiment.unpack(receipts["sce"][0]["results"]["correct"], 40)
+    assert unpacked.mean() == pytest.approx(receipts["sce"][0]["results"]["accuracy"])
+    worst = tables.objectives(tiny).values.set_index(["model", "objective"])["accuracy"]
+    assert all(worst[m, "worst"] <= worst[m, o] for m in ("sce", "mmc-10") for o in ("cross_entropy", "untargeted_1", "untargeted_2"))
+
+
+def test_a_killed_training_goes_on_to_the_same_receipt(tiny, tmp_path):
+    command = [sys.executable, "-c", f"from artifact import experiment; from artifact.compute import trained;"
+               f"trained.train(experiment.load_profile({tiny.source!r}), 'mmc-10', progress=False)"]
+    folder, receipt = experiment.checkpoint_folder(tiny, "mmc-10"), experiment.model_receipt_path(tiny, "mmc-10")
+    process = subprocess.Popen(command, env=os.environ)
+    while process.poll() is None and not folder.exists():
+        time.sleep(0.02)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert subprocess.run(command, env=os.environ).returncode == 0
+    interrupted = told(experiment.read_receipt(receipt))
+    receipt.unlink()
+    subprocess.run(["rm", "-r", str(folder)], check=True)
+    assert told(trained.train(tiny, "mmc-10", progress=False).receipt) == interrupted
+
+
+def test_a_time_budget_stops_with_the_state_saved_and_the_next_call_goes_on(tiny):
+    with pytest.raises(experiment.TimeBudgetEnded, match="its state is saved"):
+        trained.train(tiny, "sce", time_budget=0.01, progress=False)
+    assert not experiment.model_receipt_path(tiny, "sce").exists()
+    assert trained.train(tiny, "sce", progress=False).receipt["results"]["test_accuracy"] > 0.5
+
+
+def test_the_report_says_what_is_missing_and_how_to_make_it(tiny, monkeypatch, tmp_path):
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    written = {entry.name: entry for entry in report.write_all(tiny)}
+    assert written["Table 1"].files == report.NOT_MADE and "make reproduce PROFILE=tiny" in written["Table 1"].says
+    assert (tmp_path / "figures" / "tiny" / "index.html").exists()
+
+
+def test_plain_and_papermill_runs_share_receipts(tiny):
+    job = jobs.find(tiny, "train sce, mmc-10")
+    jobs.run_plain(tiny, job)
+    assert job.done()
+    models = {path.name: path.read_bytes() for path in (experiment.results_folder(tiny) / "models").glob("*.json")}
+    assert len(models) == 2
+    kept = told(experiment.read_receipt(job.receipt))
+    jobs.run_notebook(tiny, job)
+    assert told(experiment.read_receipt(job.receipt)) == kept
+    assert models == {path.name: path.read_bytes() for path in (experiment.results_folder(tiny) / "models").glob("*.json")}
+    assert jobs.log_path(tiny, job).exists()
+    jobs.log_path(tiny, job).unlink()
+
+
+def test_a_failing_notebook_shows_its_error_and_keeps_its_log(tiny):
+    job = jobs.Job("broken", "02_training", {"profile": tiny.source, "model": "nobody"}, (experiment.results_folder(tiny) / "x.json",))
+    with pytest.raises(RuntimeError, match="broken: cell .* of 02_training.ipynb failed(.|\n)*nobody"):
+        jobs.run_notebook(tiny, job)
+    log = jobs.log_path(tiny, job)
+    assert log.exists()
+    log.unlink()

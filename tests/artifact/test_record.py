@@ -1,0 +1,75 @@
+"""Every number that is shown has a receipt: the README's blocks, the committed figures, and the released models' cards."""
+
+import hashlib
+import json
+import re
+
+import pytest
+import torch
+
+from artifact import experiment, record, release, report
+from artifact.exhibits.exhibit import Missing
+from mmclib import zoo
+
+README = experiment.ROOT / "README.md"
+COMMITTED = [name for name in ("quick", "paper") if (experiment.ROOT / "figures" / name).is_dir()]
+NUMBER = re.compile(r"\d[\d,.]*\s?(%|×|times|points?|images?/s|hours|seconds)")
+
+
+def test_every_block_of_the_readme_is_what_the_receipts_say():
+    assert record.update(README) == README.read_text(), "run: python -m artifact record"
+
+
+def test_the_readme_measures_nothing_outside_its_blocks():
+    text = re.sub(r"<!-- record: .*?<!-- end -->", "", README.read_text(), flags=re.DOTALL)
+    text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    assert not NUMBER.findall(text), [match.group() for match in NUMBER.finditer(text)]
+
+
+def test_the_check_sees_a_number_without_a_receipt():
+    assert NUMBER.search("keeps 43.5 % of it") and NUMBER.search("3.1 times faster") and not NUMBER.search("Tables 2 to 5")
+
+
+@pytest.mark.parametrize("name", COMMITTED or [pytest.param("", marks=pytest.mark.skip("no profile's figures are committed"))])
+def test_committed_tables_are_drawn_from_committed_receipts(name):
+    profile, folder = experiment.load_profile(name), experiment.ROOT / "figures" / name
+    drawn = set()
+    for build in report.ITEMS.values():
+        try:
+            item = build(profile)
+        except Missing:
+            continue
+        drawn.add(item.stem)
+        if item.table is not None:
+            assert (folder / f"{item.stem}.md").read_text() == report.markdown(item), item.name
+    assert {path.stem for path in folder.glob("*.csv")} <= drawn, "a table or figure without receipts"
+
+
+@pytest.mark.parametrize("name", zoo.released() or [pytest.param("", marks=pytest.mark.skip("no model is released"))])
+def test_a_released_model_loads_and_its_card_names_its_file(name):
+    card = json.loads((zoo.FOLDER / f"{name}.json").read_text())
+    assert card["sha256"] == hashlib.sha256((zoo.FOLDER / f"{name}.safetensors").read_bytes()).hexdigest()
+    assert card["sha256"] in (zoo.FOLDER / f"{name}.md").read_text()
+    model = zoo.load_released(name)
+    channels = model.mean.shape
+    assert not model.training and next(model.parameters()).dtype == torch.float32
+    assert model(torch.rand(2, *channels)).isfinite().all()
+    receipts = list((experiment.ROOT / "results").glob(f"*/models/{card['receipt']}"))
+    assert receipts and experiment.read_receipt(receipts[0])["results"]["checkpoint_sha256"] == card["trained_checkpoint_sha256"]
+
+
+def test_a_model_is_released_and_loaded_with_the_same_predictions(tmp_path, monkeypatch):
+    from artifact.compute import trained
+    from mmclib import data, evaluation
+    monkeypatch.setenv("MMC_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("MMC_CHECKPOINTS", str(tmp_path / "checkpoints"))
+    demo = experiment.load_profile("demo")
+    short = demo.training["digits"].model_copy(update={"epochs": 2, "milestones": [1]})
+    profile = demo.model_copy(update={"training": demo.training | {"digits": short}})
+    path = release.release(profile, "mmc-10", tmp_path / "released")
+    monkeypatch.setattr(zoo, "FOLDER", tmp_path / "released")
+    images, labels = data.load("digits", "test")
+    model = trained.ensure_model(profile, "mmc-10")
+    again = evaluation.accuracy(zoo.load_released(path.stem), images, labels)
+    assert again.correct.equal(evaluation.accuracy(model.classifier, images, labels).correct)
+    assert f"Test accuracy after the last epoch: {100 * again.accuracy:.2f} %" in path.with_suffix(".md").read_text()

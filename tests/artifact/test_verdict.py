@@ -1,0 +1,244 @@
+"""The ladder and the variants through a tiny profile: receipts made once, and what the tables, checks and claims make of them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from sklearn.metrics import roc_auc_score
+
+from artifact import experiment, items, ladder, variants
+from artifact.compute import measure, peers, trained
+from artifact.exhibits import exhibit, tables_variants, verdict
+from mmclib import attacks
+from mmclib.attacks.objectives import OBJECTIVES, divided
+
+TINY = {
+    "title": "digits stand in",
+    "train_on_the_spot": True,
+    "training": {
+        "digits": {
+            "dataset": "digits",
+            "architecture": "small_convnet",
+            "feature_dim": 16,
+            "epochs": 4,
+            "milestones": [3],
+            "flip": False,
+            "epsilon": 0.1,
+            "step_size": 0.05,
+            "steps": 2,
+            "rate": 10000,
+        },
+        "pairs": {
+            "dataset": "digit-pairs",
+            "train_images": 1000,
+            "architecture": "small_convnet",
+            "feature_dim": 99,
+            "epochs": 2,
+            "milestones": [1],
+            "flip": False,
+            "rate": 5000,
+        },
+    },
+    "models": {
+        "sce": {"training": "digits", "loss": "sce"},
+        "mmc-10": {"training": "digits", "loss": "mmc"},
+        "at-un-sce": {"training": "digits", "loss": "sce", "adversarial": "untargeted"},
+        "at-un-mmc-10": {"training": "digits", "loss": "mmc", "adversarial": "untargeted"},
+        "mmc-10-abs": {"training": "digits", "loss": "mmc", "form": "absolute"},
+        "mmc-3": {"training": "digits", "loss": "mmc", "radius": 3},
+        "pairs-sce": {"training": "pairs", "loss": "sce"},
+        "pairs-mmc-10": {"training": "pairs", "loss": "mmc"},
+        "pairs-emc-1": {"training": "pairs", "loss": "emc", "alpha": 1},
+        "pairs-hm-10-3": {"training": "pairs", "loss": "mmc-hm", "radii": [10, 3], "rotate": True},
+    },
+    "white_box": {"models": ["sce", "mmc-10"], "images": 24, "epsilons": [0.1, 0.2], "step_size": 0.05, "steps": [2, 6]},
+    "cifar100": {"models": ["pairs-sce", "pairs-mmc-10"]},
+    "depth": {"networks": {"small": ["sce", "mmc-10"], "small again": ["sce", "mmc-10"]}},
+    "variants": {
+        "elastic": ["pairs-mmc-10", "pairs-emc-1"],
+        "hierarchical": ["pairs-mmc-10", "pairs-hm-10-3"],
+        "forms": ["mmc-10", "mmc-10-abs"],
+        "radius": ["mmc-3", "mmc-10"],
+        "uncertainty": ["sce", "mmc-10"],
+    },
+    "verdict": {
+        "models": ["sce", "mmc-10", "at-un-sce", "at-un-mmc-10"],
+        "images": 16,
+        "restarts": 2,
+        "classes": 3,
+        "steps": 8,
+        "queries": 8,
+        "autoattack": [],
+        "diagnosed": ["mmc-10"],
+    },
+}
+
+
+def load(tmp_path, change=lambda settings: None):
+    settings = json.loads(json.dumps(TINY))
+    change(settings)
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return experiment.load_profile(str(path))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The profile with every receipt of 06 and 07."""
+    folder = tmp_path_factory.mktemp("tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MMC_RESULTS", str(folder / "results"))
+        patch.setenv("MMC_CHECKPOINTS", str(folder / "checkpoints"))
+        profile = load(folder)
+        for model in variants.models(profile):
+            for spec in variants.evaluations(profile, model):
+                measure.evaluate(profile, spec)
+        for model in profile.verdict.models:
+            for spec in ladder.evaluations(profile, model):
+                measure.evaluate(profile, spec)
+        yield profile
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    (lambda s: s["models"]["mmc-10-abs"].update(loss="sce"), "form is for loss 'mmc' only"),
+    (lambda s: s["models"]["pairs-emc-1"].pop("alpha"), "loss 'emc' needs alpha"),
+    (lambda s: s["models"]["pairs-hm-10-3"].update(training="digits"), "hierarchical centers need a data set with superclasses"),
+    (lambda s: s["models"]["pairs-hm-10-3"].update(radii=[10]), "models.pairs-hm-10-3.radii"),
+    (lambda s: s["verdict"].update(images=25), "verdict.images is 25; it must be at most white_box.images = 24"),
+    (lambda s: s["variants"]["elastic"].append("emc-7"), "variants.elastic names 'emc-7'"),
+    (lambda s: s["depth"]["networks"]["small"].append("big"), "depth.networks names 'big'"),
+    (lambda s: s["verdict"].update(rules={"attack_gap": 0}), "verdict.rules.attack_gap"),
+])
+def test_a_bad_section_is_a_sentence(tmp_path, change, says):
+    with pytest.raises(ValueError) as error:
+        load(tmp_path, change)
+    assert says in str(error.value)
+
+
+def test_a_variants_setting_moves_its_own_identity_only(tmp_path):
+    before, after = load(tmp_path), load(tmp_path, lambda s: s["models"]["pairs-emc-1"].update(alpha=2))
+    moved = [m for m in before.models if experiment.model_identity(before, m) != experiment.model_identity(after, m)]
+    assert moved == ["pairs-emc-1"]
+
+
+def test_each_variant_trains_the_head_it_names(made):
+    assert trained.ensure_model(made, "mmc-10-abs").classifier.head.form == "absolute"
+    assert trained.ensure_model(made, "pairs-emc-1").classifier.head.alpha == 1
+    own = trained.ensure_model(made, "pairs-hm-10-3").classifier.head.centers
+    offsets = own.reshape(10, 10, -1) - own.reshape(10, 10, -1).mean(1, keepdim=True)  # pairs are sorted by their tens
+    assert torch.allclose(offsets.norm(dim=2), torch.tensor(3.0), atol=1e-3)
+    assert not torch.allclose(offsets[0], offsets[1], atol=0.1), "rotated"
+
+
+def test_the_ladder_never_rises_and_counts_on_the_same_images(made):
+    item = verdict.ladder_item(made)
+    for _, rows in item.values.groupby("model"):
+        assert (rows["accuracy"].diff().dropna() <= 0).all() and (rows["accuracy"] <= rows["own"]).all()
+    assert list(item.table.columns)[-1] == "worst case" and set(item.table.index) == {items.label(m) for m in made.verdict.models}
+    assert item.table.loc["SCE", ladder.RUNGS["divided"]] == "–"  # no known scale to divide by
+    shared = ladder.rungs(made, "sce")["untargeted_2"]
+    assert shared.images == made.white_box.images, "Table 1's notebook makes it too"
+
+
+def test_dividing_logits_brings_cross_entropys_gradient_back(made):
+    rungs = ladder.rungs(made, "mmc-10")
+    blind, sees = (exhibit.evaluation(made, rungs[name]) for name in ("cross_entropy", "divided"))
+    assert rungs["divided"].settings["divide_logits"] == 200
+    assert blind["zero_gradients"] > 0.2 > sees["zero_gradients"] == 0
+
+
+def test_dividing_logits_changes_no_margin_step():
+    logits = torch.tensor([[-400.0, -100.0, -250.0]], requires_grad=True)
+    labels = torch.tensor([1])
+    plain, = torch.autograd.grad(OBJECTIVES["untargeted_2"](None, logits, labels, None).sum(), logits)
+    scaled, = torch.autograd.grad(divided("untargeted_2", 200)(None, logits, labels, None).sum(), logits)
+    assert plain.sign().equal(scaled.sign())
+
+
+def test_self_checks_tell_a_blind_attack_from_a_seeing_one(made):
+    item = verdict.self_checks(made)
+    assert item.table.loc["MMC-10", "no more than 5 % zero gradients, cross-entropy"].startswith("FLAG")
+    assert item.table.loc["MMC-10", "no more than 5 % zero gradients, margin"].startswith("ok")
+    assert item.table.loc["SCE", "not random"] == "ok (0)"
+    assert "MMC-10: no more than 5 % zero gradients, cross-entropy" in item.says
+
+
+def test_claims_follow_the_rules_of_the_profile(made, tmp_path):
+    judged = verdict.claims(made).table
+    assert list(judged.index.str[:4]) == ["(i) ", "(ii)", "(iii", "(iv)"] and set(judged["verdict"]) <= set(verdict.LEVELS)
+    lenient = made.verdict.rules.model_copy(update={"attack_gap": 100, "clean_gap": 100, "extra_time": 100.0})
+    kind = made.model_copy(update={"verdict": made.verdict.model_copy(update={"rules": lenient})})
+    assert list(verdict.claims(kind).table["verdict"][1:3]) == ["holds", "holds"]
+    strict = made.verdict.rules.model_copy(update={"attack_gap": 1e-9})
+    hard = made.model_copy(update={"verdict": made.verdict.model_copy(update={"rules": strict})})
+    paper, left = exhibit.correct(made, ladder.rungs(made, "mmc-10")["untargeted_1"])[:16], verdict.strongest(made, "mmc-10")
+    assert left.sum() < paper.sum() and verdict.claims(hard).table["verdict"].iloc[0] != "holds"
+    part = verdict.claims(made, ["sce", "mmc-10"]).table
+    assert part["verdict"].iloc[3] == "not judged" and "needs at-un-sce, at-un-mmc-10, not here" in part["measured"].iloc[3]
+    with pytest.raises(exhibit.NotPlanned, match="the claims are about sce and mmc-10"):
+        verdict.claims(made, ["mmc-10"])
+
+
+def test_a_loss_surface_is_flat_where_cross_entropy_is_blind(made):
+    results = exhibit.evaluation(made, ladder.diagnosis(made, "mmc-10"))
+    assert np.shape(results["surface"]["cross_entropy"]) == (21, 21)
+    assert np.ptp(results["surface"]["untargeted_2"]) > 1
+    assert results["paths"]["untargeted_2"]["margin"][-1] < results["paths"]["untargeted_2"]["margin"][0]
+    assert verdict.diagnosis(made).figure is not None
+
+
+@pytest.mark.parametrize("build", [tables_variants.table_4, tables_variants.table_5, tables_variants.elastic, tables_variants.hierarchical,
+                                   tables_variants.forms, tables_variants.radius, tables_variants.uncertainty])
+def test_every_variants_table_is_drawn_with_a_sentence(made, build):
+    item = build(made)
+    assert len(item.table) and item.says and item.table.notna().all().all()
+    assert item.values.select_dtypes("number").to_numpy(float).size
+    with pytest.raises(exhibit.NotPlanned):
+        build(made, [])
+
+
+def test_a_right_class_is_in_the_right_superclass(made):
+    values = tables_variants.hierarchical(made).values.set_index(["model", "column"])["accuracy"]
+    assert all(values[m, "superclass"] >= values[m, "clean"] for m in ("pairs-mmc-10", "pairs-hm-10-3"))
+
+
+def test_differences_are_paired():
+    first, second = np.array([True, True, True, False]), np.array([True, True, False, False])
+    gap, low, high = exhibit.difference(first, second)
+    assert gap == 25 and (high - low) / 2 == pytest.approx(1.96 * 50 / 2)
+    assert exhibit.difference(first, first) == (0, 0, 0)
+
+
+def test_auroc_agrees_with_scikit_learn_and_knows_an_empty_side():
+    low, high = np.array([0.1, 0.4, 0.3]), np.array([0.35, 0.9])
+    value, half = tables_variants.auroc(low, high)
+    assert value == roc_auc_score([0, 0, 0, 1, 1], [*low, *high]) and 0 < half < 1
+    assert tables_variants.auroc(low, np.array([])) == (None, None)
+
+
+def test_autoattack_has_the_same_door_as_the_others(mmc, digits):
+    pytest.importorskip("pyautoattack", reason="pyautoattack is not installed")
+    images, labels = (part[:6] for part in digits)
+    weights = {name: tensor.clone() for name, tensor in mmc.state_dict().items()}
+    result = attacks.autoattack(mmc, images, labels, epsilon=0.2, seed=3)
+    assert (result.images - images).abs().max() <= 0.2 + 1e-6 and result.images.min() >= 0 and result.images.max() <= 1
+    assert result.fooled.equal(mmc(result.images).argmax(1) != labels) and result.queries.min() > 100
+    assert all(tensor.equal(weights[name]) for name, tensor in mmc.state_dict().items()) and not mmc.training
+    with pytest.raises(ValueError, match="targets must be None"):
+        attacks.autoattack(mmc, images, labels, targets=(labels + 1) % 10)
+    with pytest.raises(ValueError, match="epsilon must be a finite number of at least 0"):
+        attacks.autoattack(mmc, images, labels, epsilon=-1.0)
+
+
+def test_a_library_that_is_missing_is_named_with_the_remedy(mmc, digits, monkeypatch):
+    images, labels = (part[:8] for part in digits)
+    monkeypatch.setattr(peers, "_foolbox", _missing)
+    left = peers.reports(mmc, images, labels, epsilon=0.1, step_size=0.05, steps=3)
+    assert left["missing"] == "not installed: pip install foolbox"
+    assert left["mmclib, pgd, untargeted_2"] <= left["mmclib, pgd, cross_entropy"] <= left["no attack"]
+
+
+def _missing(*arguments):
+    raise ModuleNotFoundError("No module named 'foolbox'", name="foolbox")

@@ -1,0 +1,319 @@
+import multiprocessing
+import random
+import signal
+import time
+import warnings
+
+import pytest
+import torch
+
+from mmclib import checkpoints, data, losses, models, steps, training
+from mmclib.training import AdversarialTraining, Recipe, fit
+
+TARGETED = AdversarialTraining("targeted", epsilon=0.1, step_size=0.05, steps=2, objective="targeted_1")
+SHORT = Recipe(epochs=2, batch_size=50, milestones=(1,), flip=False)
+MANY_STEPS = Recipe(epochs=8, batch_size=50, milestones=(4,))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def centers(radius=10.0):
+    return torch.eye(10, 16) * radius
+
+
+def classifier(head=None, width=8):
+    torch.manual_seed(0)
+    backbone = models.small_convnet(1, 16, width=width)
+    return models.Classifier(backbone, head() if head else losses.MaxMahalanobisCenter(centers()))
+
+
+def few(count=130):
+    return tuple(tensor[:count] for tensor in data.load("digits", "train")), tuple(tensor[:50] for tensor in data.load("digits", "test"))
+
+
+def weights(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def without_clock(history):
+    return [{key: value for key, value in epoch.items() if key != "seconds"} for epoch in history]
+
+
+@pytest.mark.parametrize("head", ["sce", "mmc"])
+def test_digits_are_learnt(head):
+    torch.manual_seed(0)
+    head = losses.SoftmaxCrossEntropy(10, 64) if head == "sce" else losses.MaxMahalanobisCenter(torch.eye(10, 64) * 10)
+    model = models.Classifier(models.small_convnet(1, 64), head)
+    recipe = Recipe(epochs=8, milestones=(6,), flip=False)
+    result = fit(model, data.load("digits", "train"), data.load("digits", "test"), recipe=recipe, seed=0, progress=False)
+    assert result.finished and [epoch["epoch"] for epoch in result.history] == list(range(1, 9))
+    assert result.history[-1]["test_accuracy"] >= 0.95
+    assert [round(epoch["learning_rate"], 6) for epoch in result.history] == [0.01] * 6 + [0.001] * 2
+    seconds = [epoch["seconds"] for epoch in result.history]
+    assert sorted(seconds) == seconds and seconds[0] > 0
+    assert not model.training and torch.allclose(model.mean, data.load("digits", "train")[0].float().mean(0) / 255)
+
+
+def test_the_optimizer_is_the_papers():
+    """Three steps against momentum SGD written out, with the decay on convolution kernels only."""
+    train, test = few(150)
+    recipe = Recipe(epochs=1, batch_size=50, shift=0.0, flip=False, weight_decay=0.1, learning_rate=0.02)
+    model, slow = classifier(), classifier()
+    fit(model, train, test, recipe=recipe, seed=4, progress=False)
+    slow.mean = train[0].float().mean(0) / 255
+    slow.to(memory_format=torch.channels_last)
+    plan = training.epoch_plan(150, 8, 8, seed=4, epoch=0, shift=0.0, flip=False)
+    velocity = {parameter: torch.zeros_like(parameter) for parameter in slow.parameters()}
+    slow.train()
+    for start in (0, 50, 100):
+        rows = plan.order[start:start + 50]
+        slow.zero_grad()
+        images = (train[0][rows].float() / 255).contiguous(memory_format=torch.channels_last)
+        slow.head.loss(slow.features(images), train[1][rows]).backward()
+        with torch.no_grad():
+            for parameter, momentum in velocity.items():
+                decayed = parameter.grad + (0.1 * parameter if parameter.ndim == 4 else 0)
+                momentum.mul_(0.9).add_(decayed)
+                parameter -= 0.02 * momentum
+    for name, tensor in slow.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("adversarial", [None, TARGETED])
+def test_a_time_budget_thrice_equals_one_run(adversarial, tmp_path):
+    recipe = Recipe(epochs=2, batch_size=50, milestones=(1,), flip=False, adversarial=adversarial)
+    train, test = few()
+    whole = fit(classifier(), train, test, recipe=recipe, seed=7, progress=False)
+    calls = 0
+    while True:
+        # Nothing left after one step: every call makes exactly one, of the six.
+        result = fit(classifier(), train, test, recipe=recipe, seed=7, folder=tmp_path, time_budget=1e-9, progress=False)
+        calls += 1
+        if result.finished:
+            break
+    assert calls == 6
+    assert same(weights(whole.model), weights(result.model))
+    assert without_clock(whole.history) == without_clock(result.history)
+    again = fit(classifier(), train, test, recipe=recipe, seed=7, folder=tmp_path, progress=False)
+    assert again.finished and same(weights(whole.model), weights(again.model))
+
+
+def train_and_save_every(seconds, folder):
+    torch.set_num_threads(1)
+    training.CHECKPOINT_SECONDS = seconds
+    fit(classifier(lambda: losses.CenterLoss(10, 16)), *few(1000), recipe=MANY_STEPS, seed=1, folder=folder, progress=False)
+
+
+def test_ten_kills_at_random_moments_change_no_bit(tmp_path):
+    """The center loss has the most state: weights, momentum, and centers that the optimizer does not move."""
+    whole = fit(classifier(lambda: losses.CenterLoss(10, 16)), *few(1000), recipe=MANY_STEPS, seed=1, progress=False)
+    server = multiprocessing.get_context("forkserver")  # imports once, then starts a clean process in no time
+    server.set_forkserver_preload(["pytest", "torch._dynamo", "sklearn.datasets", "sklearn.model_selection", "mmclib.losses",
+                                   "mmclib.training"])
+    chance, kills = random.Random(0), 0
+    while True:
+        before = states(tmp_path)
+        process = server.Process(target=train_and_save_every, args=(0.0 if kills < 10 else 60.0, tmp_path))
+        process.start()
+        if kills == 10:
+            process.join()
+            break
+        while states(tmp_path) == before and process.is_alive():  # it must get somewhere, or ten would never do
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.02))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL  # in the midst of its work, not after it
+        kills += 1
+    assert process.exitcode == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a kill leaves no damaged state behind
+        tensors, saved = checkpoints.load_state(tmp_path)
+    assert saved["epoch"] == MANY_STEPS.epochs
+    assert same(weights(whole.model), {name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")})
+    assert without_clock(whole.history) == without_clock(saved["history"])
+
+
+def states(folder):
+    return sorted(path.name for path in folder.glob("state-*"))
+
+
+def test_a_damaged_state_falls_back_and_ends_in_the_same_bits(tmp_path):
+    train, test = few()
+    whole = fit(classifier(), train, test, recipe=SHORT, seed=7, progress=False)
+    for _ in range(3):
+        fit(classifier(), train, test, recipe=SHORT, seed=7, folder=tmp_path, time_budget=1e-9, progress=False)
+    newest = max(tmp_path.glob("state-*.safetensors"))
+    newest.write_bytes(newest.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match="is damaged"):
+        result = fit(classifier(), train, test, recipe=SHORT, seed=7, folder=tmp_path, progress=False)
+    assert same(weights(whole.model), weights(result.model))
+
+
+def test_a_folder_of_another_training_is_refused(tmp_path):
+    train, test = few()
+    fit(classifier(), train, test, recipe=SHORT, seed=7, folder=tmp_path, progress=False)
+    with pytest.raises(ValueError, match="another training .seed 7 there, 8 here"):
+        fit(classifier(), train, test, recipe=SHORT, seed=8, folder=tmp_path, progress=False)
+
+
+class Breaks(losses.MaxMahalanobisCenter):
+    """A loss that is infinite on the given call."""
+
+    calls, bad = 0, 5
+
+    def loss(self, features, labels, reduction="mean"):
+        self.calls += 1
+        return super().loss(features, labels, reduction) * (torch.inf if self.calls == self.bad else 1)
+
+
+def test_a_loss_that_is_not_finite_stops_with_epoch_batch_and_state(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    train, test = few()
+    with pytest.raises(FloatingPointError, match=r"loss became inf in epoch 2, batch 2 of 3 .*last state: .*state-000000005") as caught:
+        fit(classifier(lambda: Breaks(centers())), train, test, recipe=SHORT, seed=7, folder=tmp_path, progress=False)
+    assert "\n" not in str(caught.value)
+    tensors, saved = checkpoints.load_state(tmp_path)
+    assert (saved["epoch"], saved["step"]) == (1, 1) and all(tensor.isfinite().all() for tensor in tensors.values())
+    # The state kept is a good one: with a loss that behaves it goes on from there to the same end.
+    whole = fit(classifier(), train, test, recipe=SHORT, seed=7, progress=False)
+    monkeypatch.setattr(Breaks, "bad", 0)
+    result = fit(classifier(lambda: Breaks(centers())), train, test, recipe=SHORT, seed=7, folder=tmp_path, progress=False)
+    assert same(weights(whole.model), weights(result.model))
+
+
+def test_running_out_of_memory_is_an_error_with_advice(monkeypatch):
+    def no_memory(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(steps.Stepper, "__call__", no_memory)
+    with pytest.raises(MemoryError, match="out of memory on cpu at batch_size=50; take a smaller batch_size"):
+        fit(classifier(), *few(), recipe=SHORT, seed=0, progress=False)
+
+
+@pytest.mark.parametrize("mode", ["untargeted", "targeted"])
+def test_crafting_raises_the_objective_inside_the_ball_and_touches_nothing(mode):
+    images, labels = few(40)[0]
+    images = (images.float() / 255).contiguous(memory_format=torch.channels_last)
+    attack = AdversarialTraining(mode, epsilon=0.1, step_size=0.02, steps=10, objective=f"{mode}_1")
+    recipe = Recipe(epochs=1, adversarial=attack)
+    model = classifier()
+    before = weights(model)
+    targets, start = steps.draw(recipe.adversarial, images, labels, 10, seed=0, epoch=0, step=0)
+    assert (start - images).abs().max() <= 0.1 + 1e-6 and start.min() >= 0 and start.max() <= 1
+    stepper = steps.Stepper(model, None, recipe)
+    crafted = stepper._craft(model.features, images, labels, targets, start)
+    assert (crafted - images).abs().max() <= 0.1 + 1e-6 and crafted.min() >= 0 and crafted.max() <= 1
+    assert same(before, weights(model)) and all(parameter.requires_grad for parameter in model.parameters())
+
+    def value(pixels):
+        model.eval()
+        objective = steps.resolve(attack.objective, targets)
+        return objective(None, model(pixels), labels, targets).mean()
+
+    assert value(crafted) > value(start) + 1
+
+
+def test_targets_are_uniform_over_the_wrong_classes_and_a_function_of_the_step():
+    recipe = Recipe(epochs=1, adversarial=TARGETED)
+    images, labels = torch.rand(9000, 1, 2, 2), torch.arange(9000) % 10
+    targets, start = steps.draw(recipe.adversarial, images, labels, 10, seed=0, epoch=0, step=0)
+    assert not (targets == labels).any()
+    counts = torch.bincount((targets - labels) % 10, minlength=10)[1:]
+    assert ((counts - 1000).abs() < 120).all()  # four standard deviations of a multinomial cell
+    again = steps.draw(recipe.adversarial, images, labels, 10, seed=0, epoch=0, step=0)
+    other = steps.draw(recipe.adversarial, images, labels, 10, seed=0, epoch=0, step=1)
+    assert torch.equal(again[0], targets) and torch.equal(again[1], start)
+    assert not torch.equal(other[0], targets) and not torch.equal(other[1], start)
+
+
+def test_the_head_sees_float32_in_bfloat16_training():
+    seen = []
+
+    class Spy(losses.MaxMahalanobisCenter):
+        def loss(self, features, labels, reduction="mean"):
+            seen.append(features.dtype)
+            return super().loss(features, labels, reduction)
+
+    result = fit(classifier(lambda: Spy(centers())), *few(), recipe=SHORT, seed=0, precision="bfloat16", progress=False)
+    assert set(seen) == {torch.float32} and result.history[-1]["loss"] < result.history[0]["loss"]
+    assert all(parameter.dtype == torch.float32 for parameter in result.model.parameters())
+
+
+def test_compiling_is_chosen_for_long_runs_only(monkeypatch):
+    model = models.Classifier(models.resnet(5), losses.SoftmaxCrossEntropy(10, 256))
+    assert steps.worth_compiling(model, (3, 32, 32), 50_000, Recipe(epochs=200))
+    assert not steps.worth_compiling(classifier(), (1, 8, 8), 1297, Recipe(epochs=30, adversarial=TARGETED))
+    assert model.training and model.backbone.training
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert not steps.can_compile("cpu")
+    whole = fit(classifier(), *few(), recipe=SHORT, seed=0, compile=True, progress=False)  # no compiler: eager, without a word
+    assert whole.finished
+
+
+def test_progress_in_a_log_is_a_line_now_and_then(capsys, monkeypatch):
+    monkeypatch.setattr("mmclib.progress.LOG_SECONDS", 0.0)
+    fit(classifier(), *few(), recipe=SHORT, seed=0)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 6
+    assert lines[-1].startswith("epoch 2/2: loss ") and "images/s" in lines[-1] and lines[-1].endswith("min left")
+
+
+def test_bad_input_is_one_sentence():
+    train, test = few()
+    for bad, words, keywords in [
+        ((train[0].float(), train[1]), "train images must be uint8", {}),
+        ((train[0], train[1][:-1]), "train labels must hold 130 entries", {}),
+        ((train[0], train[1] + 1), r"train labels must lie in \[0, 9\]", {}),
+        (train, "precision must be", {"precision": "half"}),
+        (train, "compile must be", {"compile": "yes"}),
+        (train, "time_budget needs a folder", {"time_budget": 5}),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            fit(classifier(), bad, test, recipe=SHORT, seed=0, **keywords)
+    for settings, words in [
+        ({"epochs": 0}, "epochs"),
+        ({"epochs": 1.5}, "epochs must be a whole number"),
+        ({"epochs": 1, "learning_rate": float("nan")}, "learning_rate"),
+        ({"epochs": 1, "momentum": 1.0}, "momentum must be below 1"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            Recipe(**settings)
+    with pytest.raises(ValueError, match="mode must be 'untargeted' or 'targeted', got 'both'"):
+        AdversarialTraining("both")
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("adversarial", [None, TARGETED])
+def test_the_cuda_graph_learns_what_eager_learns(adversarial):
+    recipe = Recipe(epochs=3, milestones=(2,), flip=False, adversarial=adversarial)
+    train, test = data.load("digits", "train"), data.load("digits", "test")
+    eager, graphed = (fit(classifier(), train, test, recipe=recipe, seed=0, device="cuda", compile=compile, progress=False)
+                      for compile in (False, True))
+    for first, second in zip(eager.history, graphed.history, strict=True):
+        assert first["loss"] == pytest.approx(second["loss"], rel=0.05)
+        assert first["test_accuracy"] == pytest.approx(second["test_accuracy"], abs=0.04)
+
+
+HEADS = {
+    "sce": lambda: losses.SoftmaxCrossEntropy(10, 16), "center": lambda: losses.CenterLoss(10, 16),
+    "lgm": lambda: losses.LargeMarginGaussianMixture(10, 16), "mmlda": lambda: losses.MaxMahalanobisLDA(centers()),
+    "huber": lambda: losses.MaxMahalanobisCenter(centers(), form="huber"), "emc": lambda: losses.ElasticMaxMahalanobisCenter(centers()),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_trains(head):
+    history = fit(classifier(HEADS[head]), *few(400), recipe=Recipe(epochs=3, flip=False), seed=0, progress=False).history
+    assert history[-1]["loss"] < history[0]["loss"]

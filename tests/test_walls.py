@@ -1,0 +1,90 @@
+"""Two packages with a wall: mmclib is what another project imports, artifact is this paper's, and drawing waits for no torch."""
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("mmclib", "artifact")
+FILES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+         for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))}
+DRAWING = sorted(name for name in FILES if name in ("artifact.jobs", "artifact.report") or name.startswith("artifact.exhibits"))
+
+
+def statements(module, everywhere):
+    """The import statements of a module; without `everywhere` those that run when it is loaded, outside all functions."""
+    waiting = [ast.parse(FILES[module].read_text())]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield node
+        elif everywhere or not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            waiting += ast.iter_child_nodes(node)
+
+
+def targets(module, node):
+    """What one import statement names: modules of ours by their full names, others by their distribution's top name."""
+    if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+    else:
+        assert node.level == 0, f"{module}: relative imports are not read here"
+        names = [name if (name := f"{node.module}.{alias.name}") in FILES else node.module for alias in node.names]
+    for name in names:
+        assert name in FILES or name.split(".")[0] not in PACKAGES, f"{module} imports {name}, which there is not"
+        yield name if name in FILES else name.split(".")[0]
+
+
+@cache
+def imports(module, everywhere):
+    return frozenset(name for node in statements(module, everywhere) for name in targets(module, node))
+
+
+def ways(start, everywhere):
+    """Everything that loading `start` reaches, each with the modules on the way to it; a module loads the packages it lies in."""
+    found, waiting = {start: (start,)}, [start]
+    while waiting:
+        module = waiting.pop()
+        parents = [module.rsplit(".", depth)[0] for depth in range(1, module.count(".") + 1)]
+        for name in [*sorted(imports(module, everywhere)), *parents] if module in FILES else []:
+            if name not in found:
+                found[name] = (*found[module], name)
+                waiting.append(name)
+    return found
+
+
+def refused(start, forbidden, everywhere):
+    return [" -> ".join(way) for name, way in ways(start, everywhere).items() if name.split(".")[0] in forbidden]
+
+
+@pytest.mark.parametrize("module", [name for name in FILES if name.split(".")[0] == "mmclib"])
+def test_the_library_knows_nothing_of_the_artifact(module):
+    assert not refused(module, {"artifact", "pandas", "matplotlib", "seaborn", "pydantic", "yaml"}, everywhere=True)
+
+
+@pytest.mark.parametrize("module", DRAWING)
+def test_jobs_exhibits_and_the_report_load_no_torch(module):
+    assert not refused(module, {"torch", "torchvision", "safetensors"}, everywhere=False)
+
+
+def test_no_module_imports_itself_by_a_detour():
+    seen, path = set(), []
+
+    def visit(module):
+        assert module not in path, "a circle: " + " -> ".join([*path[path.index(module):], module])
+        if module in seen:
+            return
+        path.append(module)
+        for name in sorted(imports(module, everywhere=True) & FILES.keys()):
+            visit(name)
+        seen.add(path.pop())
+
+    for module in FILES:
+        visit(module)
+
+
+def test_the_walls_see_what_they_should():
+    assert "torch" in ways("mmclib.models", everywhere=False) and "torch" in ways("artifact.compute.measure", everywhere=False)
+    assert "matplotlib" not in ways("artifact.jobs", everywhere=False) and "matplotlib" in ways("artifact.jobs", everywhere=True)
+    assert "mmclib.attacks.linf" in ways("mmclib.attacks", everywhere=False)
