@@ -55,8 +55,7 @@ def provenance(profile: Profile, seconds: float) -> dict:
     device = torch.cuda.get_device_name() if profile.device == "cuda" else _processor()
     return {
         "seconds": round(seconds, 2), "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "commit": git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(git("status", "--porcelain", "--", "mmclib", "artifact", "profiles")),
+        "commit": git("rev-parse", "HEAD") if ours else None, "uncommitted_changes": None if changes is None else bool(changes),
         "device": device, "threads": torch.get_num_threads(), "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "torchvision", "numpy")},
     }
