@@ -84,3 +84,49 @@ def test_unknown_networks_are_refused():
         models.resnet(5, 3)
     with pytest.raises(ValueError, match="blocks must be"):
         models.resnet(0)
+
+
+@pytest.mark.parametrize(("channels", "side", "stem"), [(3, 32, "learned"), (3, 32, "whitened"), (1, 28, "learned"), (1, 28, "whitened")])
+def test_airbench_takes_the_real_data_sets_and_begins_at_zero(channels, side, stem):
+    network = models.airbench(stem=stem, in_channels=channels, feature_dim=20)
+    assert torch.equal(network(torch.rand(2, channels, side, side)), torch.zeros(2, 20))
+
+
+def test_airbench_has_the_size_that_is_published():
+    network = models.airbench(feature_dim=10)
+    kernels = [tuple(module.weight.shape[:2]) for module in network.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert kernels == [(24, 3), (64, 24), (64, 64), (256, 64), (256, 256), (256, 256), (256, 256)]
+    assert 1.9e6 < sum(parameter.numel() for parameter in network.parameters()) < 2.05e6
+
+
+def test_a_group_begins_as_the_identity():
+    kernel = models.airbench()[3].weight  # 24 -> 64 channels
+    image = torch.rand(1, 24, 8, 8)
+    torch.testing.assert_close(torch.nn.functional.conv2d(image, kernel, padding=1)[:, :24], image)
+
+
+def test_a_whitened_stem_makes_uncorrelated_outputs_of_unit_power():
+    network = models.airbench(stem="whitened", in_channels=2)
+    images = torch.rand(40, 2, 9, 9, generator=torch.Generator().manual_seed(0)).cumsum(3) / 9 - 0.5
+    models.whiten(network, images, epsilon=0.0)
+    outputs = torch.nn.functional.conv2d(images, network[0].weight).transpose(0, 1).flatten(1)
+    power = outputs @ outputs.T / outputs.shape[1]
+    torch.testing.assert_close(power[:8, :8], torch.eye(8), atol=1e-3, rtol=0)
+    torch.testing.assert_close(outputs[8:], -outputs[:8])
+    assert not network[0].weight.requires_grad
+
+
+def test_features_scale_so_that_training_is_the_same_for_every_radius():
+    """In units of the radius, one gradient step of MMC on the airbench body is the same for C_MM of 1 and of 100."""
+    units = []
+    for radius in (1.0, 100.0):
+        torch.manual_seed(0)
+        network = models.airbench((8, 8), in_channels=1, feature_dim=4, feature_scale=radius)
+        with torch.no_grad():
+            network[-2].weight.normal_(generator=torch.Generator().manual_seed(1))
+        features = network(torch.rand(8, 1, 12, 12, generator=torch.Generator().manual_seed(2)))
+        loss = ((features - radius * torch.eye(4)[torch.arange(8) % 4]) ** 2).sum(1).mean() / radius**2
+        loss.backward()
+        units.append([features.detach() / radius, *[parameter.grad for parameter in network.parameters() if parameter.grad is not None]])
+    for first, second in zip(*units, strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-5)

@@ -1,3 +1,4 @@
+import dataclasses
 import multiprocessing
 import random
 import signal
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from mmclib import checkpoints, data, losses, models, steps, training
+from mmclib.centers import random_centers
 from mmclib.training import AdversarialTraining, Recipe, fit
 
 TARGETED = AdversarialTraining("targeted", epsilon=0.1, step_size=0.05, steps=2, objective="targeted_1")
@@ -317,3 +319,135 @@ HEADS = {
 def test_every_head_trains(head):
     history = fit(classifier(HEADS[head]), *few(400), recipe=Recipe(epochs=3, flip=False), seed=0, progress=False).history
     assert history[-1]["loss"] < history[0]["loss"]
+
+
+MUON = Recipe(epochs=2, batch_size=50, optimizer="muon", learning_rate=0.1, momentum=0.6, schedule="linear", warm_up=0.3, shift=0.125,
+              fill="reflect", flip="alternating", average=0.5, half=True)
+SINGLE_STEP = AdversarialTraining(epsilon=0.1, step_size=0.1, steps=1, noise=2.0, objective="untargeted_1", guard=0.2)
+
+
+@pytest.mark.parametrize("adversarial", [None, SINGLE_STEP])
+def test_muon_averages_and_the_guard_resume_to_the_bit(adversarial, tmp_path):
+    recipe = dataclasses.replace(MUON, adversarial=adversarial)
+    train, test = few()
+    whole = fit(classifier(), train, test, recipe=recipe, seed=7, progress=False)
+    calls = 0
+    while True:
+        result = fit(classifier(), train, test, recipe=recipe, seed=7, folder=tmp_path, time_budget=1e-9, progress=False)
+        calls += 1
+        if result.finished:
+            break
+    assert calls == 6
+    assert same(weights(whole.model), weights(result.model))
+    assert without_clock(whole.history) == without_clock(result.history)
+
+
+def test_the_guard_goes_back_and_on_with_two_steps(monkeypatch, tmp_path):
+    """The second epoch's probe collapses: its weights are thrown away, it is trained again with two steps, and a resume agrees."""
+    recipe = dataclasses.replace(MUON, epochs=3, average=0.0, adversarial=SINGLE_STEP)
+    probes = iter([0.8, 0.1, 0.7, 0.1])
+
+    class Probed:
+        def __init__(self):
+            self.fooled = torch.arange(10) >= round(10 * next(probes))
+
+    monkeypatch.setattr(training.attacks, "pgd", lambda *_, **__: Probed())
+    result = fit(classifier(), *few(), recipe=recipe, seed=7, folder=tmp_path, progress=False)
+    assert [(epoch["epoch"], epoch["collapsed"]) for epoch in result.history] == [(1, False), (2, True), (2, False), (3, False)]
+    assert [epoch["probe"] for epoch in result.history] == pytest.approx([0.8, 0.1, 0.7, 0.1])
+    first = fit(classifier(), *few(), recipe=dataclasses.replace(recipe, adversarial=dataclasses.replace(SINGLE_STEP, guard=None)),
+                seed=7, progress=False)
+    assert not same(weights(first.model), weights(result.model))
+    assert checkpoints.load_state(tmp_path)[1]["two_steps"]
+
+
+def test_final_weights_are_float16_numbers_and_the_centers_stay():
+    result = fit(classifier(), *few(), recipe=MUON, seed=7, progress=False)
+    for name, tensor in result.model.state_dict().items():
+        if name.startswith("backbone") and tensor.is_floating_point():
+            assert torch.equal(tensor, tensor.half().float()), name
+    assert torch.equal(result.model.head.centers, centers())
+    images, labels = few()[1]
+    accuracy = (result.model(images.float() / 255).argmax(1) == labels).double().mean().item()
+    assert result.history[-1]["test_accuracy"] == accuracy
+
+
+def test_averaged_weights_are_the_mean_of_the_last_ones(monkeypatch):
+    """With a constant so long that every step weighs the same, the average is the plain mean of the weights after each step."""
+    recipe = dataclasses.replace(MUON, epochs=1, average=1e9, half=False)
+    seen, step = [], steps.Stepper._step
+
+    def watched(self, *arguments):
+        outcome = step(self, *arguments)
+        seen.append([parameter.detach().clone() for parameter in self.model.parameters()])
+        return outcome
+
+    monkeypatch.setattr(steps.Stepper, "_step", watched)
+    result = fit(classifier(), *few(), recipe=recipe, seed=7, progress=False)
+    for number, parameter in enumerate(result.model.parameters()):
+        torch.testing.assert_close(parameter.detach(), torch.stack([now[number] for now in seen]).mean(0))
+
+
+def test_a_linear_schedule_rises_and_falls_to_zero():
+    recipe = Recipe(epochs=2, schedule="linear", warm_up=0.25)
+    shares = [recipe.rate(epoch, step, 10) for epoch in range(2) for step in range(10)]
+    assert shares[:5] == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6])
+    assert shares[5:] == pytest.approx([1 - i / 15 for i in range(15)])
+
+
+def test_an_alternating_flip_shows_each_image_both_ways_and_reflection_repeats_no_edge():
+    plans = [training.epoch_plan(40, 8, 8, seed=3, epoch=epoch, shift=0.0, flip="alternating") for epoch in range(2)]
+    flipped = [{int(image): bool(plan.columns[place][0] == 7) for place, image in enumerate(plan.order)} for plan in plans]
+    assert all(flipped[0][image] != flipped[1][image] for image in range(40)) and 5 < sum(flipped[0].values()) < 35
+    rows = training.epoch_plan(200, 8, 8, seed=3, epoch=0, shift=0.25, flip=False, fill="reflect").rows
+    assert {tuple(row) for row in rows.tolist()} == {
+        (2, 1, 0, 1, 2, 3, 4, 5), (1, 0, 1, 2, 3, 4, 5, 6), (0, 1, 2, 3, 4, 5, 6, 7), (1, 2, 3, 4, 5, 6, 7, 6), (2, 3, 4, 5, 6, 7, 6, 5)}
+
+
+def test_single_step_training_starts_outside_the_ball_and_does_not_project():
+    images, labels = torch.rand(6, 1, 8, 8), torch.arange(6)
+    _, start = steps.draw(SINGLE_STEP, images, labels, 10, seed=0, epoch=0, step=0)
+    model = classifier()
+    model.mean = torch.zeros(1, 8, 8)
+    stepper = steps.Stepper(model, [], dataclasses.replace(MUON, adversarial=SINGLE_STEP))
+    crafted = stepper._craft(model.features, images, labels, None, start)
+    assert (start - images).abs().max() > 0.15 and (crafted - images).abs().max() > 0.25  # up to 2 and 3 epsilon
+    moved = (crafted - start).abs()
+    inside = (crafted > 0) & (crafted < 1) & (moved > 0)
+    torch.testing.assert_close(moved[inside], torch.full_like(moved[inside], 0.1))
+
+
+@pytest.mark.parametrize("other", ["radius", "form", "labels", "images", "seed of random centers", "width"])
+def test_a_state_is_only_resumed_by_the_training_that_it_is_of(other, tmp_path):
+    train, test = few()
+    fit(classifier(), train, test, recipe=SHORT, seed=7, folder=tmp_path, progress=False)
+    head = {"radius": lambda: losses.MaxMahalanobisCenter(centers(100.0)), "form": lambda: losses.MaxMahalanobisCenter(centers(), "huber"),
+            "seed of random centers": lambda: losses.MaxMahalanobisCenter(random_centers(10, 16, seed=1))}.get(other)
+    if other == "labels":
+        train = train[0], train[1].flip(0)
+    if other == "images":
+        train = train[0].flip(3), train[1]
+    with pytest.raises(ValueError, match="another training .(model|data)"):
+        fit(classifier(head, width=12 if other == "width" else 8), train, test, recipe=SHORT, seed=7, folder=tmp_path, progress=False)
+
+
+def test_tied_weights_are_saved_and_resumed(tmp_path):
+    def tied():
+        torch.manual_seed(0)
+        twice = torch.nn.Conv2d(4, 4, 3, padding=1)
+        backbone = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), twice, torch.nn.ReLU(), twice, models.GlobalAveragePool(),
+                                       torch.nn.Linear(4, 16))
+        return models.Classifier(backbone, losses.MaxMahalanobisCenter(centers()))
+
+    train, test = few()
+    whole = fit(tied(), train, test, recipe=SHORT, seed=7, progress=False)
+    fit(tied(), train, test, recipe=SHORT, seed=7, folder=tmp_path, time_budget=1e-9, progress=False)
+    result = fit(tied(), train, test, recipe=SHORT, seed=7, folder=tmp_path, progress=False)
+    assert same(weights(whole.model), weights(result.model))
+    assert checkpoints.save_model(tmp_path / "model.safetensors", result.model, {})
+
+
+def test_a_model_without_a_parameter_to_train_is_refused():
+    model = classifier().requires_grad_(False)
+    with pytest.raises(ValueError, match="nothing to train"):
+        fit(model, *few(), recipe=SHORT, seed=0, progress=False)
