@@ -65,7 +65,8 @@ class Training(Strict):
 
     @model_validator(mode="after")
     def _milestones(self):
-        if self.schedule == "steps" and sorted(self.milestones) != self.milestones or self.schedule == "steps" and any(m >= self.epochs for m in self.milestones):
+        wrong = sorted(self.milestones) != self.milestones or any(m >= self.epochs for m in self.milestones)
+        if self.schedule == "steps" and wrong:
             raise ValueError(f"milestones must rise and stay below epochs = {self.epochs}, got {self.milestones}")
         return self
 

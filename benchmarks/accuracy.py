@@ -17,7 +17,7 @@ from training import PlainImages, processor
 from mmclib import data, evaluation, losses, models
 from mmclib.training import Recipe, fit
 
-SHIFT = 3  # pixels either way: ten percent of 28, rounded as mmclib.batches rounds it
+SHIFT = 3  # pixels either way: ten percent of 28, rounded as mmclib.training.batches rounds it
 
 
 def main():

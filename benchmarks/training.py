@@ -23,9 +23,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 from mmclib import centers, data, losses, models
-from mmclib.batches import batch, epoch_plan
-from mmclib.steps import WARM_UP, Stepper, can_compile, draw
-from mmclib.training import AdversarialTraining, Recipe, make_optimizers
+from mmclib.training import AdversarialTraining, Recipe
+from mmclib.training.batches import batch, epoch_plan
+from mmclib.training.step import WARM_UP, TrainingStep, can_compile, draw
+from mmclib.training.trainer import make_optimizers
 
 EPSILON, STEP_SIZE, STEPS = 8 / 255, 2 / 255, 10
 
@@ -90,7 +91,7 @@ def our_loop(images, labels, options, adversarial, head="sce"):
     recipe = Recipe(epochs=200, batch_size=options.batch, adversarial=attack if adversarial else None)
     model = network(options, head).to(memory_format=torch.channels_last)
     images, labels = images.to(options.device), labels.to(options.device)
-    stepper = Stepper(model, make_optimizers(model, recipe), recipe, options.precision, options.compile)
+    stepper = TrainingStep(model, make_optimizers(model, recipe), recipe, options.precision, options.compile)
     plan = epoch_plan(len(labels), 32, 32, seed=0, epoch=0, device=options.device)
     losses_seen, position = [], 0
 

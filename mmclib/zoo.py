@@ -14,7 +14,8 @@ def assemble(network, loss, num_classes, centers, mean) -> models.Classifier:
     """An untrained network with its loss as the head, drawn from torch's global generator.
 
     `network` is a mapping with "architecture" ("resnet", "small_convnet" or "airbench") and "feature_dim", a resnet's also with "blocks"
-    and "version", an airbench's with "widths" and "stem"; `loss` one with "loss" (a name: sce, center, lgm, or of `PRESET`) and what that loss takes of "scale", "alpha" and "form".
+    and "version", an airbench's with "widths" and "stem"; `loss` one with "loss" (a name: sce, center, lgm, or of `PRESET`) and what that
+    loss takes of "scale", "alpha" and "form".
     `centers` are the preset ones (num_classes, feature_dim), None for other losses; `mean` is the per-pixel training mean (C, H, W).
     Further keys are not looked at. Raises ValueError for an unknown architecture or loss, and for what one of them misses.
     """

@@ -17,8 +17,8 @@ from mmclib.attacks.objectives import OBJECTIVES, best_other, logit_of
 from mmclib.counter import image_seeds
 from mmclib.intervals import wilson_interval
 from mmclib.seeds import derive
-from mmclib.steps import Stepper, best_precision
-from mmclib.training import make_optimizers
+from mmclib.training.step import TrainingStep, best_precision
+from mmclib.training.trainer import make_optimizers
 
 
 def plane(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
@@ -153,7 +153,7 @@ def step_time(profile, spec, classifier, images, labels, *, partial, progress) -
         network = trained.build(profile, name).to(profile.device, memory_format=torch.channels_last)
         recipe = trained.recipe(profile, name)
         precision = best_precision(profile.device) if profile.precision == "auto" else profile.precision
-        steppers[name] = Stepper(network, make_optimizers(network, recipe, precision), recipe, precision)
+        steppers[name] = TrainingStep(network, make_optimizers(network, recipe, precision), recipe, precision)
     size = trained.recipe(profile, spec.model).batch_size
     batch = (
         (train_images[:size].to(profile.device).float() / 255).contiguous(memory_format=torch.channels_last),

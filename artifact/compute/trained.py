@@ -27,8 +27,8 @@ from artifact.experiment import (
 )
 from artifact.items import ADAPTIVE, num_classes
 from mmclib import centers, checkpoints, data, evaluation, models, training, zoo
-from mmclib.memory import keep_freed_memory
 from mmclib.seeds import derive
+from mmclib.training.memory import keep_freed_memory
 
 
 def start(profile: Profile) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmclib.muon import Muon, orthogonalised
+from mmclib.training.muon import Muon, orthogonalised
 
 
 @pytest.mark.parametrize("shape", [(8, 40), (40, 8), (16, 16)])

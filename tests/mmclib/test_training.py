@@ -8,9 +8,9 @@ import warnings
 import pytest
 import torch
 
-from mmclib import checkpoints, data, losses, models, steps, training
+from mmclib import checkpoints, data, losses, models
 from mmclib.centers import random_centers
-from mmclib.training import AdversarialTraining, Recipe, fit
+from mmclib.training import AdversarialTraining, Recipe, fit, step, trainer
 
 TARGETED = AdversarialTraining("targeted", epsilon=0.1, step_size=0.05, steps=2, objective="targeted_1")
 SHORT = Recipe(epochs=2, batch_size=50, milestones=(1,), flip=False)
@@ -74,7 +74,7 @@ def test_the_optimizer_is_the_papers():
     fit(model, train, test, recipe=recipe, seed=4, progress=False)
     slow.mean = train[0].float().mean(0) / 255
     slow.to(memory_format=torch.channels_last)
-    plan = training.epoch_plan(150, 8, 8, seed=4, epoch=0, shift=0.0, flip=False)
+    plan = trainer.epoch_plan(150, 8, 8, seed=4, epoch=0, shift=0.0, flip=False)
     velocity = {parameter: torch.zeros_like(parameter) for parameter in slow.parameters()}
     slow.train()
     for start in (0, 50, 100):
@@ -112,7 +112,7 @@ def test_a_time_budget_thrice_equals_one_run(adversarial, tmp_path):
 
 def train_and_save_every(seconds, folder):
     torch.set_num_threads(1)
-    training.CHECKPOINT_SECONDS = seconds
+    trainer.CHECKPOINT_SECONDS = seconds
     fit(classifier(lambda: losses.CenterLoss(10, 16)), *few(1000), recipe=MANY_STEPS, seed=1, folder=folder, progress=False)
 
 
@@ -180,7 +180,7 @@ class Breaks(losses.MaxMahalanobisCenter):
 
 
 def test_a_loss_that_is_not_finite_stops_with_epoch_batch_and_state(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0.0)
     train, test = few()
     with pytest.raises(FloatingPointError, match=r"loss became inf in epoch 2, batch 2 of 3 .*last state: .*state-000000005") as caught:
         fit(classifier(lambda: Breaks(centers())), train, test, recipe=SHORT, seed=7, folder=tmp_path, progress=False)
@@ -198,7 +198,7 @@ def test_running_out_of_memory_is_an_error_with_advice(monkeypatch):
     def no_memory(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(steps.Stepper, "__call__", no_memory)
+    monkeypatch.setattr(step.TrainingStep, "__call__", no_memory)
     with pytest.raises(MemoryError, match="out of memory on cpu at batch_size=50; take a smaller batch_size"):
         fit(classifier(), *few(), recipe=SHORT, seed=0, progress=False)
 
@@ -211,16 +211,16 @@ def test_crafting_raises_the_objective_inside_the_ball_and_touches_nothing(mode)
     recipe = Recipe(epochs=1, adversarial=attack)
     model = classifier()
     before = weights(model)
-    targets, start = steps.draw(recipe.adversarial, images, labels, 10, seed=0, epoch=0, step=0)
+    targets, start = step.draw(recipe.adversarial, images, labels, 10, seed=0, epoch=0, step=0)
     assert (start - images).abs().max() <= 0.1 + 1e-6 and start.min() >= 0 and start.max() <= 1
-    stepper = steps.Stepper(model, None, recipe)
+    stepper = step.TrainingStep(model, None, recipe)
     crafted = stepper._craft(model.features, images, labels, targets, start)
     assert (crafted - images).abs().max() <= 0.1 + 1e-6 and crafted.min() >= 0 and crafted.max() <= 1
     assert same(before, weights(model)) and all(parameter.requires_grad for parameter in model.parameters())
 
     def value(pixels):
         model.eval()
-        objective = steps.resolve(attack.objective, targets)
+        objective = step.resolve(attack.objective, targets)
         return objective(None, model(pixels), labels, targets).mean()
 
     assert value(crafted) > value(start) + 1
@@ -229,12 +229,12 @@ def test_crafting_raises_the_objective_inside_the_ball_and_touches_nothing(mode)
 def test_targets_are_uniform_over_the_wrong_classes_and_a_function_of_the_step():
     recipe = Recipe(epochs=1, adversarial=TARGETED)
     images, labels = torch.rand(9000, 1, 2, 2), torch.arange(9000) % 10
-    targets, start = steps.draw(recipe.adversarial, images, labels, 10, seed=0, epoch=0, step=0)
+    targets, start = step.draw(recipe.adversarial, images, labels, 10, seed=0, epoch=0, step=0)
     assert not (targets == labels).any()
     counts = torch.bincount((targets - labels) % 10, minlength=10)[1:]
     assert ((counts - 1000).abs() < 120).all()  # four standard deviations of a multinomial cell
-    again = steps.draw(recipe.adversarial, images, labels, 10, seed=0, epoch=0, step=0)
-    other = steps.draw(recipe.adversarial, images, labels, 10, seed=0, epoch=0, step=1)
+    again = step.draw(recipe.adversarial, images, labels, 10, seed=0, epoch=0, step=0)
+    other = step.draw(recipe.adversarial, images, labels, 10, seed=0, epoch=0, step=1)
     assert torch.equal(again[0], targets) and torch.equal(again[1], start)
     assert not torch.equal(other[0], targets) and not torch.equal(other[1], start)
 
@@ -254,17 +254,17 @@ def test_the_head_sees_float32_in_bfloat16_training():
 
 def test_compiling_is_chosen_for_long_runs_only(monkeypatch):
     model = models.Classifier(models.resnet(5), losses.SoftmaxCrossEntropy(10, 256))
-    assert steps.worth_compiling(model, (3, 32, 32), 50_000, Recipe(epochs=200))
-    assert not steps.worth_compiling(classifier(), (1, 8, 8), 1297, Recipe(epochs=30, adversarial=TARGETED))
+    assert step.worth_compiling(model, (3, 32, 32), 50_000, Recipe(epochs=200))
+    assert not step.worth_compiling(classifier(), (1, 8, 8), 1297, Recipe(epochs=30, adversarial=TARGETED))
     assert model.training and model.backbone.training
     monkeypatch.setattr("shutil.which", lambda name: None)
-    assert not steps.can_compile("cpu")
+    assert not step.can_compile("cpu")
     whole = fit(classifier(), *few(), recipe=SHORT, seed=0, compile=True, progress=False)  # no compiler: eager, without a word
     assert whole.finished
 
 
 def test_progress_in_a_log_is_a_line_now_and_then(capsys, monkeypatch):
-    monkeypatch.setattr("mmclib.progress.LOG_SECONDS", 0.0)
+    monkeypatch.setattr("mmclib.training.progress.LOG_SECONDS", 0.0)
     fit(classifier(), *few(), recipe=SHORT, seed=0)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 6
@@ -351,7 +351,7 @@ def test_the_guard_goes_back_and_on_with_two_steps(monkeypatch, tmp_path):
         def __init__(self):
             self.fooled = torch.arange(10) >= round(10 * next(probes))
 
-    monkeypatch.setattr(training.attacks, "pgd", lambda *_, **__: Probed())
+    monkeypatch.setattr(trainer.attacks, "pgd", lambda *_, **__: Probed())
     result = fit(classifier(), *few(), recipe=recipe, seed=7, folder=tmp_path, progress=False)
     assert [(epoch["epoch"], epoch["collapsed"]) for epoch in result.history] == [(1, False), (2, True), (2, False), (3, False)]
     assert [epoch["probe"] for epoch in result.history] == pytest.approx([0.8, 0.1, 0.7, 0.1])
@@ -375,14 +375,14 @@ def test_final_weights_are_float16_numbers_and_the_centers_stay():
 def test_averaged_weights_are_the_mean_of_the_last_ones(monkeypatch):
     """With a constant so long that every step weighs the same, the average is the plain mean of the weights after each step."""
     recipe = dataclasses.replace(MUON, epochs=1, average=1e9, half=False)
-    seen, step = [], steps.Stepper._step
+    seen, original = [], step.TrainingStep._step
 
     def watched(self, *arguments):
-        outcome = step(self, *arguments)
+        outcome = original(self, *arguments)
         seen.append([parameter.detach().clone() for parameter in self.model.parameters()])
         return outcome
 
-    monkeypatch.setattr(steps.Stepper, "_step", watched)
+    monkeypatch.setattr(step.TrainingStep, "_step", watched)
     result = fit(classifier(), *few(), recipe=recipe, seed=7, progress=False)
     for number, parameter in enumerate(result.model.parameters()):
         torch.testing.assert_close(parameter.detach(), torch.stack([now[number] for now in seen]).mean(0))
@@ -396,20 +396,20 @@ def test_a_linear_schedule_rises_and_falls_to_zero():
 
 
 def test_an_alternating_flip_shows_each_image_both_ways_and_reflection_repeats_no_edge():
-    plans = [training.epoch_plan(40, 8, 8, seed=3, epoch=epoch, shift=0.0, flip="alternating") for epoch in range(2)]
+    plans = [trainer.epoch_plan(40, 8, 8, seed=3, epoch=epoch, shift=0.0, flip="alternating") for epoch in range(2)]
     flipped = [{int(image): bool(plan.columns[place][0] == 7) for place, image in enumerate(plan.order)} for plan in plans]
     assert all(flipped[0][image] != flipped[1][image] for image in range(40)) and 5 < sum(flipped[0].values()) < 35
-    rows = training.epoch_plan(200, 8, 8, seed=3, epoch=0, shift=0.25, flip=False, fill="reflect").rows
+    rows = trainer.epoch_plan(200, 8, 8, seed=3, epoch=0, shift=0.25, flip=False, fill="reflect").rows
     assert {tuple(row) for row in rows.tolist()} == {
         (2, 1, 0, 1, 2, 3, 4, 5), (1, 0, 1, 2, 3, 4, 5, 6), (0, 1, 2, 3, 4, 5, 6, 7), (1, 2, 3, 4, 5, 6, 7, 6), (2, 3, 4, 5, 6, 7, 6, 5)}
 
 
 def test_single_step_training_starts_outside_the_ball_and_does_not_project():
     images, labels = torch.rand(6, 1, 8, 8), torch.arange(6)
-    _, start = steps.draw(SINGLE_STEP, images, labels, 10, seed=0, epoch=0, step=0)
+    _, start = step.draw(SINGLE_STEP, images, labels, 10, seed=0, epoch=0, step=0)
     model = classifier()
     model.mean = torch.zeros(1, 8, 8)
-    stepper = steps.Stepper(model, [], dataclasses.replace(MUON, adversarial=SINGLE_STEP))
+    stepper = step.TrainingStep(model, [], dataclasses.replace(MUON, adversarial=SINGLE_STEP))
     crafted = stepper._craft(model.features, images, labels, None, start)
     assert (start - images).abs().max() > 0.15 and (crafted - images).abs().max() > 0.25  # up to 2 and 3 epsilon
     moved = (crafted - start).abs()

@@ -18,7 +18,7 @@ CPU_FLOPS, CUDA_PASSES = 1e14, 3000
 WARM_UP = 3  # real steps before a CUDA graph is captured, so that compilation and autotuning are over
 
 
-class Stepper:
+class TrainingStep:
     """Callable step(images, labels, draws) -> (mean loss, number of correct), detached scalars on the device."""
 
     def __init__(self, model, optimizers, recipe, precision="float32", compiled=False):

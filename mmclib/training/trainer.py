@@ -1,4 +1,4 @@
-"""Training as in Sec. 4.1: fit() for standard and adversarial training, resumable to the bit, every second accounted for."""
+"""fit(): epochs of steps with their states on disk, resumable to the bit, every second accounted for."""
 
 import contextlib
 import math
@@ -9,15 +9,13 @@ from pathlib import Path
 import torch
 
 from mmclib import attacks, checkpoints
-from mmclib.batches import batch, epoch_plan
 from mmclib.checks import check_labels
-from mmclib.muon import Muon
-from mmclib.progress import Progress
-from mmclib.recipes import AdversarialTraining, Recipe, plain
 from mmclib.seeds import derive
-from mmclib.steps import Stepper, best_precision, can_compile, draw, worth_compiling
-
-__all__ = ["AdversarialTraining", "Recipe", "TrainingResult", "fit"]
+from mmclib.training.batches import batch, epoch_plan
+from mmclib.training.muon import Muon
+from mmclib.training.progress import Progress
+from mmclib.training.recipe import Recipe, plain
+from mmclib.training.step import TrainingStep, best_precision, can_compile, draw, worth_compiling
 
 CHECKPOINT_SECONDS = 60.0
 PROBED, RESTATED = 256, 5000  # training images of the guard's probe, and of the batch statistics of averaged weights
@@ -62,7 +60,7 @@ class _Run:
 
     model: torch.nn.Module
     optimizers: list
-    stepper: Stepper
+    stepper: TrainingStep
     images: torch.Tensor
     labels: torch.Tensor
     test: tuple
@@ -104,7 +102,7 @@ def fit(model, train, test, *, recipe, seed, folder=None, device="cpu", precisio
     settings |= {"compiled": compiled, "precision": precision}
     for group in (group for optimizer in run.optimizers for group in optimizer.param_groups if "precision" in group):
         group["precision"] = precision
-    run.stepper = Stepper(model, run.optimizers, recipe, precision, compiled and can_compile(device))
+    run.stepper = TrainingStep(model, run.optimizers, recipe, precision, compiled and can_compile(device))
     if state.two_steps:
         run.stepper.attack = recipe.adversarial.two_steps()
     bar = Progress(recipe, len(labels), done=state.epoch * len(labels) + state.step * recipe.batch_size, show=progress)
