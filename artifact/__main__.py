@@ -110,6 +110,21 @@ def release(options) -> int:
     return 0
 
 
+def adversarial(options) -> int:
+    from artifact.adversarial import write
+    for model in options.models:
+        print(os.path.relpath(write(load_profile(options.profile), model, options.images)))
+    return 0
+
+
+def check_adversarial(options) -> int:
+    from artifact.adversarial import check
+    found = check(options.name)
+    print(f"{options.name}: {found.correct} of {found.images} images are still classified rightly ({found.correct / found.images:.1%}), "
+          f"no pixel is changed by more than {found.epsilon}/255: as claimed")
+    return 0
+
+
 def record(options) -> int:
     from artifact import record as writer
     (ROOT / "README.md").write_text(writer.update())
@@ -151,6 +166,12 @@ def main(arguments=None) -> int:
     sub = command(release, "release", "write trained models to released/ with a card each")
     sub.add_argument("models", nargs="+")
     sub.add_argument("--profile", required=True)
+    sub = command(adversarial, "adversarial", "craft adversarial images on released models, into released/adversarial/")
+    sub.add_argument("models", nargs="+")
+    sub.add_argument("--profile", required=True)
+    sub.add_argument("--images", type=int, default=1000, metavar="N", help="the first N test images (1000)")
+    sub = command(check_adversarial, "check-adversarial", "verify a released model's adversarial images: ball, labels, accuracy")
+    sub.add_argument("name", help="a released model, such as cpu-mmc-10")
     command(record, "record", "write the README's tables from receipts and benchmark files")
     sub = command(download, "download", "fetch data sets through torchvision into MMC_DATA (default data/)")
     sub.add_argument("names", nargs="+", choices=["mnist", "cifar10", "cifar100"], metavar="mnist|cifar10|cifar100")

@@ -4,35 +4,32 @@ import json
 from pathlib import Path
 
 import torch
+import yaml
 
 from artifact import ladder
 from artifact.compute import trained
 from artifact.exhibits.exhibit import Missing, number, with_interval
 from artifact.exhibits.exhibit import evaluation as look_up
 from artifact.experiment import Profile, load_profile
-from mmclib import checkpoints, evaluation
+from mmclib import checkpoints
 from mmclib.zoo import FOLDER
 
 
 def release(profile: Profile, key: str, folder: Path = FOLDER) -> Path:
     """Write one trained model of a profile as <profile>-<model>.safetensors with its card; returns the file.
 
-    Convolutions and linear layers are kept in half precision where that changes no prediction on the whole test set, else in float32.
+    A tensor whose numbers are all float16 numbers is kept as such; loaded, every bit is what was trained and evaluated.
     """
     model = trained.ensure_model(profile, key)
     spec, network = profile.models[key], profile.training[profile.models[key].training]
-    images, labels, _ = trained.load_data(network.dataset, "test")
     metadata = {"model": spec.model_dump(), "network": network.model_dump(), "identity": model.receipt["identity"]}
-    state = {name: tensor.cpu().clone() for name, tensor in model.classifier.state_dict().items()}
-    half = {name: tensor.half() if tensor.ndim > 1 and name.startswith("backbone") else tensor for name, tensor in state.items()}
-    judge = model.classifier.cpu()
-    before = evaluation.accuracy(judge, images, labels).correct
-    judge.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in half.items()})
-    same = bool(evaluation.accuracy(judge, images, labels).correct.equal(before))
-    judge.load_state_dict(state)
+    state = {name: tensor.cpu() for name, tensor in model.classifier.state_dict().items()}
+    state = {name: half if tensor.is_floating_point() and (half := tensor.half()).float().equal(tensor) else tensor
+             for name, tensor in state.items()}
+    whole = all(tensor.dtype == torch.float16 for name, tensor in state.items() if name.startswith("backbone") and tensor.is_floating_point())
     path = folder / f"{profile.name}-{key}.safetensors"
-    digest = checkpoints.save_tensors(path, half if same else state, metadata)
-    card = {"name": path.stem, "sha256": digest, "precision": "half" if same else "float32", "bytes": path.stat().st_size,
+    digest = checkpoints.save_tensors(path, state, metadata)
+    card = {"name": path.stem, "sha256": digest, "precision": "float16" if whole else "float32", "bytes": path.stat().st_size,
             "trained_checkpoint_sha256": model.receipt["results"]["checkpoint_sha256"], "receipt": model.path.name, **metadata,
             "test_accuracy": model.receipt["results"]["test_accuracy"], "provenance": model.receipt["provenance"]}
     path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
@@ -40,10 +37,20 @@ def release(profile: Profile, key: str, folder: Path = FOLDER) -> Path:
     return path
 
 
+def _header(card: dict) -> dict:
+    """The card's YAML header as the Hugging Face Hub reads it."""
+    dataset = card["network"]["dataset"]
+    result = {"task": {"type": "image-classification"}, "dataset": {"name": dataset, "type": dataset, "split": "test"},
+              "metrics": [{"type": "accuracy", "value": card["test_accuracy"]}]}
+    return {"license": "mit", "library_name": "mmclib", "tags": ["adversarial-robustness", "max-mahalanobis-center"], "datasets": [dataset],
+            "metrics": ["accuracy"], "model-index": [{"name": card["name"], "results": [result]}]}
+
+
 def _card(profile: Profile, key: str, card: dict) -> str:
     spec, network, made = profile.models[key], profile.training[profile.models[key].training], card["provenance"]
     trained = f"{spec.adversarial} adversarial training" if spec.adversarial else "standard training"
     lines = [
+        "---", yaml.safe_dump(_header(card), sort_keys=False).strip(), "---",
         f"# {card['name']}",
         "",
         f'`mmclib.load_released("{card["name"]}")`: loss {spec.loss}'
@@ -54,8 +61,7 @@ def _card(profile: Profile, key: str, card: dict) -> str:
         + (f" v{network.version}, n = {network.blocks}" if network.architecture == "resnet" else "")
         + f", {network.feature_dim} features. Images in [0, 1]; the training mean is inside the model.",
         f"* Test accuracy after the last epoch: {100 * card['test_accuracy']:.2f} % (receipt `{card['receipt']}`).",
-        f"* Weights in {card['precision']} precision"
-        + (", which changes no prediction on the test set." if card["precision"] == "half" else "."),
+        f"* Weights are {card['precision']} numbers, as they were evaluated.",
         f"* {made['device']}, {made['seconds'] / 3600:.2f} hours, torch {made['torch']}, commit {(made['commit'] or 'unknown')[:10]}.",
         f"* sha256 `{card['sha256']}`",
         "",

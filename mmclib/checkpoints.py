@@ -31,6 +31,11 @@ def digest(*parts) -> str:
     return total.hexdigest()[:16]
 
 
+def file_sha256(path) -> str:
+    """Return a file's sha256 as 64 hexadecimal digits."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
 def save_tensors(path, tensors, metadata) -> str:
     """Write tensors by name and JSON-able metadata like `save_model`."""
     content = _pack(tensors, metadata)
