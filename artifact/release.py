@@ -26,7 +26,8 @@ def release(profile: Profile, key: str, folder: Path = FOLDER) -> Path:
     state = {name: tensor.cpu() for name, tensor in model.classifier.state_dict().items()}
     state = {name: half if tensor.is_floating_point() and (half := tensor.half()).float().equal(tensor) else tensor
              for name, tensor in state.items()}
-    whole = all(tensor.dtype == torch.float16 for name, tensor in state.items() if name.startswith("backbone") and tensor.is_floating_point())
+    learned = [tensor for name, tensor in state.items() if name.startswith("backbone") and tensor.is_floating_point()]
+    whole = all(tensor.dtype == torch.float16 for tensor in learned)
     path = folder / f"{profile.name}-{key}.safetensors"
     digest = checkpoints.save_tensors(path, state, metadata)
     card = {"name": path.stem, "sha256": digest, "precision": "float16" if whole else "float32", "bytes": path.stat().st_size,
