@@ -25,7 +25,7 @@ from torchvision import transforms
 from mmclib import centers, data, losses, models
 from mmclib.training import AdversarialTraining, Recipe
 from mmclib.training.batches import batch, epoch_plan
-from mmclib.training.step import WARM_UP, TrainingStep, can_compile, draw
+from mmclib.training.step import WARM_UP, TrainingStep, best_precision, can_compile, draw
 from mmclib.training.trainer import make_optimizers
 
 EPSILON, STEP_SIZE, STEPS = 8 / 255, 2 / 255, 10
@@ -46,9 +46,9 @@ class PlainImages(Dataset):
         return self.transform(Image.fromarray(self.images[index])), self.labels[index]
 
 
-def plain_loop(images, labels, options, adversarial):
-    """Return a function that trains `count` batches and gives the seconds they took."""
-    model = network(options, "sce")
+def plain_loop(images, labels, options, adversarial, model=None):
+    """Return a function that trains `count` batches (of `model`, or one of its own) and gives the seconds they took."""
+    model = model or network(options, "sce")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     loader = DataLoader(PlainImages(images, labels), options.batch, shuffle=True, drop_last=True, num_workers=options.workers,
                         pin_memory=options.device == "cuda", persistent_workers=options.workers > 0)
@@ -161,11 +161,6 @@ def row(name, speeds, ours, reference):
             "ratio": round(statistics.median(ratios), 3), "ratio_range": [round(ratios[0], 3), round(ratios[-1], 3)]}
 
 
-def fast_bfloat16(device):
-    """Does the device multiply bfloat16 in hardware? Emulated, it is slower than float32."""
-    return device == "cuda" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split(";")[0])
     parser.add_argument("--small", action="store_true", help="one block a stage, a few steps, nothing compiled: does it run?")
@@ -181,7 +176,7 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.precision == "auto":
-        options.precision = "bfloat16" if fast_bfloat16(options.device) else "float32"
+        options.precision = best_precision(options.device)
     if options.small:
         options.blocks, options.rounds, options.compile = 1, 3, False
     options.compile = options.compile and can_compile(options.device)
