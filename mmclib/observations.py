@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from mmclib import attacks, data, evaluation, interop, pipeline
-from mmclib.attacks.linf import random_start, signed_step
+from mmclib.attacks.climb import random_start, signed_step
 from mmclib.attacks.objectives import OBJECTIVES, best_other, logit_of
 from mmclib.counter import image_seeds
 from mmclib.experiment import pack

@@ -76,7 +76,7 @@ def test_a_constant_on_the_logits_changes_nothing(name, mmc, digits):
 def test_cross_entropy_sees_no_gradient_on_mmc_and_says_so(mmc, digits):
     images, labels = digits
     with pytest.warns(UserWarning, match="exactly zero"):
-        blind = attacks.pgd(mmc, images, labels, **SHORT["pgd"])
+        blind = attacks.pgd(mmc, images, labels, objective="cross_entropy", **SHORT["pgd"])
     seeing = run("pgd", mmc, images, labels, objective="untargeted_2")
     assert blind.zero_gradients > 0.3 and seeing.zero_gradients == 0
     assert seeing.success.sum() > blind.success.sum() + 10
@@ -157,7 +157,7 @@ def test_more_restarts_never_help_the_defence(mmc, digits):
     ({"labels": torch.tensor([0.0, 1.0])}, "labels must be int64"),
     ({"labels": torch.tensor([1])}, "labels must hold 2 entries"),
     ({"targets": torch.tensor([1, 1])}, "targets must differ from labels, but image 1"),
-    ({"objective": "margin"}, "objective must be a callable or one of"),
+    ({"objective": "margins"}, "objective must be a callable or one of"),
     ({"objective": "targeted_1"}, "needs targets"),
     ({"epsilon": -0.1}, "epsilon must be a finite number of at least 0, got -0.1"),
     ({"steps": 0}, "steps must be a finite number of at least 1|steps must be an integer of at least 1"),

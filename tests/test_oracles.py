@@ -5,7 +5,7 @@ import warnings
 import pytest
 
 from mmclib import attacks, counter
-from mmclib.attacks.linf import random_start
+from mmclib.attacks.climb import random_start
 
 foolbox = pytest.importorskip("foolbox", reason="foolbox is not installed")
 EPSILON, STEP = 0.1, 0.02
@@ -48,7 +48,7 @@ def test_mim_is_as_strong_as_torchattacks_on_sce(sce, digits):
     torchattacks = pytest.importorskip("torchattacks", reason="torchattacks is not installed (it comes without its dependencies)")
     images, labels = digits
     theirs = torchattacks.MIFGSM(sce, eps=EPSILON, alpha=STEP, steps=10, decay=1.0)(images, labels)
-    ours = attacks.mim(sce, images, labels, epsilon=EPSILON, step_size=STEP, steps=10)
+    ours = attacks.mim(sce, images, labels, objective="cross_entropy", epsilon=EPSILON, step_size=STEP, steps=10)
     assert ours.fooled.double().mean() >= sce(theirs).argmax(1).ne(labels).double().mean() - 0.02
 
 
@@ -57,7 +57,7 @@ def test_mim_without_early_stop_takes_torchattacks_steps(sce, digits):
     torchattacks = pytest.importorskip("torchattacks", reason="torchattacks is not installed (it comes without its dependencies)")
     images, labels = digits
     theirs = torchattacks.MIFGSM(sce, eps=EPSILON, alpha=STEP, steps=3, decay=1.0)(images, labels)
-    ours = attacks.mim(sce, images, labels, epsilon=EPSILON, step_size=STEP, steps=3, stop_early=False)
+    ours = attacks.mim(sce, images, labels, objective="cross_entropy", epsilon=EPSILON, step_size=STEP, steps=3, stop_early=False)
     assert ((ours.images - theirs).abs() < 1e-5).double().mean() > 0.99
 
 
