@@ -73,7 +73,8 @@ def accuracy(model, images, labels, batch_size=512) -> Evaluation:
     """Classify clean images, float in [0, 1] or uint8 (N, C, H, W); labels int64 (N,). Raises ValueError for bad input."""
     batch_size = _check({"model": model}, images, labels, None, batch_size)
     began = time.perf_counter()
-    predicted = torch.cat([part for _, part in _each_batch(len(labels), batch_size, lambda part: _predicted(model, images[part], part.start))])
+    parts = _each_batch(len(labels), batch_size, lambda part: _predicted(model, images[part], part.start))
+    predicted = torch.cat([classes for _, classes in parts])
     correct = predicted == labels.cpu()
     nothing = torch.zeros(len(labels), dtype=torch.int64)
     none = torch.zeros_like(correct)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.memory_format, Path, type(Ellipsis))
-_LIBRARIES = tuple(str(Path(module.__file__).resolve().parent) for module in (functools, torch, np)) + (str(Path(__file__).resolve().parent),)
+_LIBRARIES = tuple(str(Path(file).resolve().parent) for file in (functools.__file__, torch.__file__, np.__file__, __file__))
 _MODULE_STATE = frozenset(vars(nn.Module()))  # what every nn.Module holds; parameters, buffers, hooks and submodules are read apart
 
 

@@ -31,7 +31,8 @@ CASES = {
     "mim targeted, restarts": ("mim", {**LINF, "objective": "targeted_1", "targeted": True, "start": "random", "restarts": 2}),
     "multi-targeted": ("multi_targeted", {"epsilon": 0.04, "steps": 6, "classes": 4, "restarts": 2, "seed": 3}),
     "C&W": ("carlini_wagner", {"binary_search_steps": 4, "steps": 30, "learning_rate": 0.02}),
-    "C&W targeted": ("carlini_wagner", {"binary_search_steps": 3, "steps": 30, "learning_rate": 0.03, "targeted": True, "confidence": 0.01}),
+    "C&W targeted": ("carlini_wagner", {"binary_search_steps": 3, "steps": 30, "learning_rate": 0.03, "targeted": True,
+                                        "confidence": 0.01}),
     "C&W to the end": ("carlini_wagner", {"binary_search_steps": 2, "steps": 20, "learning_rate": 0.03, "abort_early": False}),
     "SPSA": ("spsa", {"epsilon": 0.1, "steps": 3, "evaluations": 16, "learning_rate": 0.03, "seed": 3, "objective": "untargeted_2"}),
     "SPSA targeted": ("spsa", {"epsilon": 0.1, "steps": 3, "evaluations": 16, "learning_rate": 0.03, "objective": "targeted_2",
@@ -95,7 +96,9 @@ def test_attacks_give_what_they_gave(model, case):
 
 
 if __name__ == "__main__":
-    rows = [f'{json.dumps(model)}: {{\n' + ",\n".join(f"  {json.dumps(name)}: {json.dumps(outcome(model, CASES[name]))}" for name in CASES) + "\n}"
-            for model in MODELS]
-    content = f'{{"machine": {json.dumps(machine())}, "results": {{\n' + ",\n".join(rows) + "\n}}\n"
+    parts = []
+    for model in MODELS:  # a line for each attack
+        lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(outcome(model, case))}" for name, case in CASES.items())
+        parts.append(f"{json.dumps(model)}: {{\n{lines}\n}}")
+    content = f'{{"machine": {json.dumps(machine())}, "results": {{\n' + ",\n".join(parts) + "\n}}\n"
     STORED.write_text(content, encoding="utf-8")

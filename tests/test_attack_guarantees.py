@@ -9,7 +9,7 @@ from torch import nn
 from mmclib import attacks, centers, data, evaluation, losses, models
 
 SHORT = {"pgd": {"steps": 10, "step_size": 0.03, "epsilon": 0.1}, "mim": {"steps": 10, "step_size": 0.03, "epsilon": 0.1},
-         "carlini_wagner": {"binary_search_steps": 4, "steps": 40, "learning_rate": 0.02},
+         "carlini_wagner": {"binary_search_steps": 4, "steps": 40, "learning_rate": 0.02}, "fmn": {"steps": 20}, "ddn": {"steps": 20},
          "spsa": {"epsilon": 0.1, "steps": 5, "evaluations": 32, "learning_rate": 0.03},
          "gaussian_noise": {"sigma": 0.3}, "rotation": {"degrees": 60.0}}
 GRADIENT = ("pgd", "mim", "carlini_wagner")
@@ -62,6 +62,17 @@ def test_carlini_wagner_finds_the_distance_to_the_boundary():
     result = run("carlini_wagner", model, images, torch.zeros(4, dtype=torch.int64), binary_search_steps=9, steps=400, learning_rate=0.005)
     assert result.success.all()
     assert torch.all(result.distortion >= distance - 1e-4) and torch.allclose(result.distortion, distance, rtol=0.02)
+
+
+@pytest.mark.parametrize(("name", "order"), [("fmn", 1), ("ddn", 2)])
+def test_minimal_distortions_are_the_distance_to_the_boundary(name, order):
+    model, images = Linear(), torch.full((4, 1, 4, 4), 0.5)
+    images += 0.05 * model.weight.detach().reshape(1, 4, 4) * torch.tensor([-0.1, 0.6, 1.0, 1.5])[:, None, None, None]
+    # in l_inf the distance is w.x over the l_1 norm of w, in l_2 over its own; the first image is misclassified as it is
+    distance = ((images - 0.5).flatten(1) @ model.weight.detach()).clamp(min=0) / model.weight.detach().norm(p=order)
+    outcome = evaluation.minimal_distortion(model, images, torch.zeros(4, dtype=torch.int64), getattr(attacks, name), steps=200)
+    assert outcome.success.all() and not outcome.rejected.any() and outcome.distortion[0] == 0
+    assert torch.all(outcome.distortion >= distance - 1e-4) and torch.allclose(outcome.distortion, distance, rtol=0.01)
 
 
 @pytest.mark.parametrize("name", SHORT)

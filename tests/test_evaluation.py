@@ -81,7 +81,8 @@ def interrupt_after(batches, monkeypatch):
 
 FUNCTIONS = {
     "closure": (lambda: divided_by(10), lambda: divided_by(100)),
-    "lambda": (lambda: lambda *given: attacks.OBJECTIVES["untargeted_2"](*given), lambda: lambda *given: attacks.OBJECTIVES["untargeted_1"](*given)),
+    "lambda": (lambda: lambda *given: attacks.OBJECTIVES["untargeted_2"](*given),
+               lambda: lambda *given: attacks.OBJECTIVES["untargeted_1"](*given)),
     "ours, a closure too": (lambda: divided("untargeted_2", 10), lambda: divided("untargeted_2", 100)),
     "default": (lambda: lambda *given, by=1: attacks.OBJECTIVES["untargeted_2"](*given) / by,
                 lambda: lambda *given, by=2: attacks.OBJECTIVES["untargeted_2"](*given) / by),

@@ -21,8 +21,6 @@ _START = 0.99  # where pixels at 0 and 1 start, on tanh's scale: from the edge i
 # step that starts where the last one ended settles in dozens.
 _CHECKS, _LONGEST = 10, 25
 _STALLED, _STALLED_LAST = 0.99, 0.999  # a search step ends when its lowest loss is above this share of that at the look before
-# Margin demanded beyond the confidence, relative to the spread of the logits: other kernels' rounding must not undo a success.
-_SLACK = 1e-5
 
 
 def carlini_wagner(model: nn.Module, images: Tensor, labels: Tensor, *, targets: Tensor | None = None, objective: Objective | None = None,
@@ -41,22 +39,11 @@ def carlini_wagner(model: nn.Module, images: Tensor, labels: Tensor, *, targets:
     confidence = check_setting("confidence", confidence, 0)
     with begin(model, images, labels, targets=targets, objective=objective or "success_margin", seed=seed,
                precision=precision) as (frozen, ledger, _):
-        logits = frozen.logits(ledger.originals)
-        ledger.queries += 1
-        rank, margin = ledger.judge(ledger.everyone, logits)
-        done = (rank == 2) & (margin > confidence + _slack(logits))
-        ledger.rank = torch.where(done, 2, rank.clamp(max=1))
-        search = _Search((~done).nonzero().squeeze(1), ledger.originals, initial_const)
-        distance = torch.full_like(ledger.margin, torch.inf).masked_fill_(done, 0)  # squared l_2 of the best so far
+        search = _Search(ledger.look_at_originals(frozen.logits(ledger.originals), confidence), ledger.originals, initial_const)
         while len(search.rows):
-            turn, loss = _turn(frozen, ledger, distance, search, learning_rate, confidence)
+            turn, loss = _turn(frozen, ledger, search, learning_rate, confidence)
             search.advance(turn, loss, binary_search_steps, steps, abort_early)
         return ledger.result("l2", name="carlini_wagner")
-
-
-def _slack(logits):
-    kept = logits.isfinite()  # minus infinity is the logit of a class left out
-    return _SLACK * (logits.amax(1) - torch.where(kept, logits, torch.inf).amin(1))
 
 
 class _Search:
@@ -132,7 +119,7 @@ class _Search:
             self.keep(stay)
 
 
-def _turn(frozen, ledger, distance, search, learning_rate, confidence):
+def _turn(frozen, ledger, search, learning_rate, confidence):
     """Evaluate the images whose turn it is, book the successes that are closer than what is known, and take their Adam step.
 
     Returns the positions of those that took one, and their losses before it. An image that was a success just now is tried without
@@ -151,15 +138,11 @@ def _turn(frozen, ledger, distance, search, learning_rate, confidence):
         logits, values, gradients = frozen.gradients(current, labels, targets)
         ledger.count_gradients(rows, gradients)
         logits = ledger.confirmed(frozen, rows, current, logits)
-    rank, margin = ledger.judge(rows, logits)
-    success = (rank == 2) & (margin > confidence + _slack(logits))
-    search.inside[turn] = success
-    search.found[turn] |= success
     difference = current - search.originals[turn]
     squared = difference.flatten(1).square().sum(1)
-    closer = success & (squared < distance[rows])
-    distance[rows[closer]] = squared[closer]
-    ledger.replace(rows[closer], current[closer], rank[closer], margin[closer])
+    success = ledger.keep_closer(rows, current, logits, squared, confidence)
+    search.inside[turn] = success
+    search.found[turn] |= success
     # ||x' - x||^2 + c f(x') with f = max(confidence - objective, 0): a success no longer pulls
     pull = torch.where(success, 0.0, search.c[turn])
     loss = torch.where(success, squared, squared + pull * (confidence - values).to(squared.dtype))

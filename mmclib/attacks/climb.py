@@ -20,7 +20,8 @@ def random_start(originals: Tensor, seeds: Tensor, epsilon: float, restart: int 
     return (originals + epsilon * noise).clamp_(0, 1)
 
 
-def ascend(gradient: Callable[[Tensor], Tensor], start: Tensor, originals: Tensor, *, epsilon: float, step_size: float, steps: int) -> Tensor:
+def ascend(gradient: Callable[[Tensor], Tensor], start: Tensor, originals: Tensor, *, epsilon: float, step_size: float,
+           steps: int) -> Tensor:
     """Take `steps` signed steps from `start` along `gradient(images)`, with no bookkeeping, and return the last iterate.
 
     For what is no attack on a frozen model: adversarial training, probes. `gradient` sees every iterate but the last and may record it.

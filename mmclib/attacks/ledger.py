@@ -8,6 +8,8 @@ from mmclib import checks
 from mmclib.attacks.objectives import best_other, logit_of
 
 MASKED = 0.05  # a larger share of exactly zero gradients draws a warning
+# Margin demanded of a minimal distortion, relative to the spread of the logits: other kernels' rounding must not undo a success.
+_SLACK = 1e-5
 
 
 class GradientMaskingWarning(UserWarning):
@@ -40,8 +42,8 @@ class AttackResult:
         return self.vanished.sum().item() / max(1, self.gradients.sum().item())
 
     def __repr__(self) -> str:
-        return (f"AttackResult({len(self.images)} images, {int(self.fooled.sum())} fooled, {self.norm}, {int(self.gradients.sum())} gradients, "
-                f"{100 * self.zero_gradients_overall:.0f} % zero)")
+        return (f"AttackResult({len(self.images)} images, {int(self.fooled.sum())} fooled, {self.norm}, "
+                f"{int(self.gradients.sum())} gradients, {100 * self.zero_gradients_overall:.0f} % zero)")
 
 
 def warn_if_masked(first, overall, name):
@@ -99,6 +101,30 @@ class Ledger:
         """Set the images numbered `rows` to these, whatever was there."""
         self.images[rows], self.rank[rows], self.margin[rows] = images, rank, margin
 
+    def look_at_originals(self, logits, least=0.0):
+        """For attacks that minimise distortion: book the originals, whose distance is 0 where they are a success as they are.
+
+        Returns the numbers of the images to attack.
+        """
+        self.queries += 1
+        self.rank, margin = self.judge(self.everyone, logits)
+        done = (self.rank == 2) & (margin > least + _slack(logits))
+        self.rank = torch.where(done, 2, self.rank.clamp(max=1))
+        self.distance = torch.full_like(self.margin, torch.inf).masked_fill_(done, 0)
+        return (~done).nonzero().squeeze(1)
+
+    def keep_closer(self, rows, images, logits, distance, least=0.0):
+        """For attacks that minimise distortion: take over successes that are closer than what is known; return which are successes.
+
+        A success has a margin above `least` and rounding. `distance` (n,) is whatever grows with the distortion.
+        """
+        rank, margin = self.judge(rows, logits)
+        success = (rank == 2) & (margin > least + _slack(logits))
+        closer = success & (distance < self.distance[rows])
+        self.distance[rows[closer]] = distance[closer]
+        self.replace(rows[closer], images[closer], rank[closer], margin[closer])
+        return success
+
     def confirmed(self, frozen, rows, current, logits):
         """Recompute in full precision the logits of tries that look like a success in a lower one."""
         if frozen.precision != "float32":
@@ -135,3 +161,8 @@ class Ledger:
                                self.vanished_first, not bool(self.met_nan))
         warn_if_masked(outcome.zero_gradients, outcome.zero_gradients_overall, name)
         return outcome
+
+
+def _slack(logits):
+    kept = logits.isfinite()  # minus infinity is the logit of a class left out
+    return _SLACK * (logits.amax(1) - torch.where(kept, logits, torch.inf).amin(1))
