@@ -16,7 +16,7 @@ from tqdm import tqdm
 from mmclib import checkpoints, counter
 from mmclib.attacks import PER_IMAGE, carlini_wagner
 from mmclib.attacks.frozen import ROWS, BatchDependenceWarning, call, chunks, warn_if_dependent, working_type
-from mmclib.attacks.ledger import GradientMaskingWarning, warn_if_masked
+from mmclib.attacks.ledger import GradientMaskingWarning, GradientShares, warn_if_masked
 from mmclib.checks import check_images, check_label_form, check_labels, check_setting, warn
 from mmclib.fingerprints import UnidentifiedError, fingerprint
 
@@ -26,7 +26,7 @@ _SAVED_EVERY = 30  # seconds that a batch should take where a file is to keep wh
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(GradientShares):
     """What an evaluation found, per image (tensors of N rows on the CPU)."""
 
     correct: torch.Tensor  # bool: still classified as the true label
@@ -50,23 +50,6 @@ class Evaluation:
     def mean_distortion(self) -> float:
         """Mean distortion over the successes; NaN when there are none."""
         return self.distortion[self.success].double().mean().item()
-
-    @property
-    def zero_gradients(self) -> float:
-        """Share of attacked images whose first input gradient is exactly zero."""
-        return self.vanished_first.sum().item() / max(1, (self.gradients > 0).sum().item())
-
-    @property
-    def zero_gradients_overall(self) -> float:
-        """Share of all input gradients that are exactly zero."""
-        return self.vanished.sum().item() / max(1, self.gradients.sum().item())
-
-    def to_dict(self) -> dict:
-        """Give all fields and shares as plain lists and numbers, ready for JSON."""
-        plain = {field.name: getattr(self, field.name) for field in fields(self)}
-        plain = {name: value.tolist() if isinstance(value, torch.Tensor) else value for name, value in plain.items()}
-        shares = ("accuracy", "zero_gradients", "zero_gradients_overall")
-        return plain | {name: getattr(self, name) for name in shares}
 
 
 def accuracy(model, images, labels, batch_size=512) -> Evaluation:
@@ -96,7 +79,7 @@ def robust_accuracy(model, images, labels, attack, *, targets=None, seed=0, batc
     for part, _, columns in _attack(model, images, labels, attack, targets, seed, batch_size, hyper, progress, finished):
         finished.add(part, columns)
     outcome = finished.close()
-    warn_if_masked(outcome.zero_gradients, outcome.zero_gradients_overall, _name(attack))
+    warn_if_masked(outcome, _name(attack))
     return outcome
 
 

@@ -41,9 +41,10 @@ def _add(digest, value, seen):
         value = value.item()
     if isinstance(value, _PLAIN):
         return note(type(value).__name__, value)
-    if id(value) in seen:
-        return note("again", seen[id(value)][0])
-    seen[id(value)] = len(seen), value  # kept alive, so that no other value gets its id
+    if not isinstance(value, (tuple, frozenset)):  # whether two equal ones are one object is chance
+        if id(value) in seen:
+            return note("again", seen[id(value)][0])
+        seen[id(value)] = len(seen), value  # kept alive, so that no other value gets its id
     note(type(value).__module__, type(value).__qualname__)
     if isinstance(value, torch.Tensor):
         if value.layout != torch.strided:

@@ -152,6 +152,16 @@ def test_the_callers_modes_change_no_bit(name, sce, digits):
     assert all(equal(plain, other) for other in (inference, lower, no_grad, default))
 
 
+@EVERY
+def test_a_model_made_in_inference_mode_is_refused_in_one_sentence(name, digits):
+    with torch.inference_mode():
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        with pytest.raises(ValueError, match="model was made inside torch.inference_mode.*outside"):
+            run(name, model, *digits)
+    with pytest.raises(ValueError, match="model was made inside torch.inference_mode.*outside"):
+        run(name, model, *digits)
+
+
 def test_evaluation_works_in_the_callers_modes(sce, digits):
     plain = evaluation.robust_accuracy(sce, *digits, attacks.pgd, **LINF)
     with torch.inference_mode():

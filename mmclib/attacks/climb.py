@@ -101,10 +101,9 @@ def climb(frozen, ledger, rows, current, rule, steps, *, goals=None, stop_early=
         if stop_early:
             success = ledger.update(rows, current, ledger.confirmed(frozen, rows, current, logits))
             stay = ~success
-            if rule.waits_for_gradient:  # booked to the end and dropped
+            if rule.waits_for_gradient:
                 stuck = zero & stay
-                ledger.gradients[rows[stuck]] += steps - 1 - step
-                ledger.vanished[rows[stuck]] += steps - 1 - step
+                ledger.give_up(rows[stuck], steps - 1 - step)
                 stay &= ~stuck
             rows, current, gradients = rows[stay], current[stay], gradients[stay]
             goals = None if goals is None else goals[stay]

@@ -59,9 +59,7 @@ def fmn(model: nn.Module, images: Tensor, labels: Tensor, *, targets: Tensor | N
             moved = current + gradients * (length / norm)[:, None, None, None]
             reach = epsilon[:, None, None, None]
             current = torch.minimum(torch.maximum(moved, originals - reach), originals + reach).clamp_(0, 1)
-            stuck = zero & ~success  # nothing will move it any more: booked to the end and dropped
-            if bool(stuck.any()):
-                ledger.gradients[rows[stuck]] += steps - 1 - step
-                ledger.vanished[rows[stuck]] += steps - 1 - step
-                rows, current, epsilon = rows[~stuck], current[~stuck], epsilon[~stuck]
+            stuck = zero & ~success  # nothing will move it any more
+            ledger.give_up(rows[stuck], steps - 1 - step)
+            rows, current, epsilon = rows[~stuck], current[~stuck], epsilon[~stuck]
         return ledger.result("linf", name="fmn")

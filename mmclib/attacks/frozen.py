@@ -24,10 +24,12 @@ def frozen(model, objective, precision="float32"):
     """Freeze the model for an attack and yield a FrozenModel; mode, requires_grad and memory format return to what they were, also on
     errors.
 
-    Raises ValueError for an unknown precision.
+    Raises ValueError for an unknown precision, and for a model that autograd cannot pass through.
     """
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f"precision must be 'float32' or 'bfloat16', got {precision!r}")
+    if any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers())):
+        raise ValueError("model was made inside torch.inference_mode, so no gradient passes through it; make or load it outside")
     modes = [(module, module.training) for module in model.modules()]
     parameters = [(parameter, parameter.requires_grad, parameter.data) for parameter in model.parameters()]
     try:

@@ -16,8 +16,22 @@ class GradientMaskingWarning(UserWarning):
     """Too many input gradients are exactly zero: what looks like robustness is likely their absence."""
 
 
+class GradientShares:
+    """How many gradients vanished, of whatever has `gradients`, `vanished` and `vanished_first`."""
+
+    @property
+    def zero_gradients(self) -> float:
+        """Share of the attacked images whose first input gradient is exactly zero."""
+        return self.vanished_first.sum().item() / max(1, (self.gradients > 0).sum().item())
+
+    @property
+    def zero_gradients_overall(self) -> float:
+        """Share of all input gradients taken that are exactly zero."""
+        return self.vanished.sum().item() / max(1, self.gradients.sum().item())
+
+
 @dataclass(frozen=True, repr=False)
-class AttackResult:
+class AttackResult(GradientShares):
     """The outcome of an attack on N images; all tensors have N rows, and none is part of a graph."""
 
     images: torch.Tensor  # (N, C, H, W) in [0, 1], float32 (float64 for such a model): the best adversarial, else the closest try
@@ -31,23 +45,14 @@ class AttackResult:
     vanished_first: torch.Tensor  # bool: the first one is exactly zero
     finite: bool  # no logit met on the way was NaN; minus infinity is an ordinary logit, that of a class left out
 
-    @property
-    def zero_gradients(self) -> float:
-        """Share of the attacked images whose first input gradient is exactly zero."""
-        return self.vanished_first.sum().item() / max(1, (self.gradients > 0).sum().item())
-
-    @property
-    def zero_gradients_overall(self) -> float:
-        """Share of all input gradients taken that are exactly zero."""
-        return self.vanished.sum().item() / max(1, self.gradients.sum().item())
-
     def __repr__(self) -> str:
         return (f"AttackResult({len(self.images)} images, {int(self.fooled.sum())} fooled, {self.norm}, "
                 f"{int(self.gradients.sum())} gradients, {100 * self.zero_gradients_overall:.0f} % zero)")
 
 
-def warn_if_masked(first, overall, name):
+def warn_if_masked(outcome: GradientShares, name: str) -> None:
     """Warn that gradients vanish when more than 5 % are exactly zero, at the first step or overall."""
+    first, overall = outcome.zero_gradients, outcome.zero_gradients_overall
     if max(first, overall) > MASKED:
         checks.warn(
             f"{name}: the input gradient is exactly zero for {first:.0%} of the attacked images at the first step "
@@ -143,6 +148,11 @@ class Ledger:
         self.vanished[rows] += zero
         return zero
 
+    def give_up(self, rows, steps):
+        """Book the gradients of images that will not move any more as if the remaining steps had been taken."""
+        self.gradients[rows] += steps
+        self.vanished[rows] += steps
+
     def result(self, norm, distortion=None, name="attack") -> AttackResult:
         """Sum up as an AttackResult; the distortion is measured in `norm` unless given.
 
@@ -159,7 +169,7 @@ class Ledger:
             distortion = difference.abs().amax(1) if norm == "linf" else difference.norm(dim=1)
         outcome = AttackResult(self.images, self.rank == 2, self.rank >= 1, distortion, norm, self.queries, self.gradients, self.vanished,
                                self.vanished_first, not bool(self.met_nan))
-        warn_if_masked(outcome.zero_gradients, outcome.zero_gradients_overall, name)
+        warn_if_masked(outcome, name)
         return outcome
 
 
