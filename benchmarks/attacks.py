@@ -69,7 +69,7 @@ def _pgd(model, images, labels, options):
     fool = foolbox.attacks.LinfPGD(abs_stepsize=STEP, steps=steps)
 
     def blind():
-        return attacks.pgd(model, images, labels, epsilon=EPSILON, step_size=STEP, steps=steps).images
+        return attacks.pgd(model, images, labels, objective="cross_entropy", epsilon=EPSILON, step_size=STEP, steps=steps).images
 
     def ours(objective):
         return lambda: attacks.pgd(model, images, labels, objective=objective, epsilon=EPSILON, step_size=STEP, steps=steps).images

@@ -1,6 +1,28 @@
 """The checks at every public door: bad input gets one sentence that names the argument, what it is and what was expected."""
 
+import contextlib
+import os
+import sys
+import warnings
+from contextlib import contextmanager
+from contextvars import ContextVar
+from numbers import Integral, Real
+from pathlib import Path
+
 import torch
+
+_OURS = (str(Path(__file__).parent) + os.sep, contextlib.__file__)
+_beyond = ContextVar("images may lie outside [0, 1]", default=False)
+
+
+@contextmanager
+def any_pixels():
+    """Let `check_images` pass images outside [0, 1] in this thread: finite differences leave it by design."""
+    token = _beyond.set(True)
+    try:
+        yield
+    finally:
+        _beyond.reset(token)
 
 
 def check_images(images, name="images", *, values=True) -> None:
@@ -16,7 +38,7 @@ def check_images(images, name="images", *, values=True) -> None:
         raise ValueError(f"{name} must be floating point in [0, 1], got {images.dtype}; divide 8-bit images by 255")
     if len(images) == 0:
         raise ValueError(f"{name} is an empty batch of shape {tuple(images.shape)}; at least one image is needed")
-    if values:
+    if values and not _beyond.get():
         low, high = (bound.item() for bound in images.detach().aminmax())
         if not (low >= 0 and high <= 1):  # written so that NaN, which compares false, fails it
             held = "holds NaN" if low != low or high != high else f"ranges over [{low:.4g}, {high:.4g}]"
@@ -28,6 +50,13 @@ def check_labels(labels, num_classes, name="labels", *, count=None) -> None:
 
     Raises ValueError that names the argument, its shape, type or range, and what was expected.
     """
+    check_label_form(labels, name, count=count)
+    if len(labels) and not (0 <= int(labels.min()) and int(labels.max()) < num_classes):
+        raise ValueError(f"{name} must lie in [0, {num_classes - 1}], but range over [{int(labels.min())}, {int(labels.max())}]")
+
+
+def check_label_form(labels, name="labels", *, count=None) -> None:
+    """Require int64 labels (N,), whatever their values: shapes and types cost no look at the device. Raises ValueError."""
     if not isinstance(labels, torch.Tensor):
         raise ValueError(f"{name} must be a torch.Tensor, got {type(labels).__name__}")
     if labels.ndim != 1:
@@ -36,5 +65,23 @@ def check_labels(labels, num_classes, name="labels", *, count=None) -> None:
         raise ValueError(f"{name} must be int64, got {labels.dtype}")
     if count is not None and len(labels) != count:
         raise ValueError(f"{name} must hold {count} entries, one per image, got {len(labels)}")
-    if len(labels) and not (0 <= int(labels.min()) and int(labels.max()) < num_classes):
-        raise ValueError(f"{name} must lie in [0, {num_classes - 1}], but range over [{int(labels.min())}, {int(labels.max())}]")
+
+
+def check_setting(name, value, low, kind=float):
+    """Return a setting as a plain `kind`, float or int; NumPy's scalars are taken as the numbers they are.
+
+    Raises ValueError where it is no finite number of at least `low`, or no integer where one is needed.
+    """
+    if kind is int and (isinstance(value, bool) or not isinstance(value, Integral)):
+        raise ValueError(f"{name} must be an integer of at least {low}, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, Real) or not (low <= value < float("inf")):
+        raise ValueError(f"{name} must be a finite number of at least {low}, got {value!r}")
+    return kind(value)
+
+
+def warn(message, category) -> None:
+    """Warn at the line outside this package that led here, so that a caller sees the line of their own."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OURS):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

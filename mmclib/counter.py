@@ -6,6 +6,7 @@ CUDA.
 """
 
 import math
+from numbers import Integral
 
 import torch
 
@@ -36,9 +37,9 @@ def image_seeds(seed, count, device=None) -> torch.Tensor:
         if seed.dtype != torch.int64 or tuple(seed.shape) != (count,):
             raise ValueError(f"seed must be an integer or int64 of shape ({count},), got {seed.dtype} of shape {tuple(seed.shape)}")
         return seed.to(device)
-    if isinstance(seed, bool) or not isinstance(seed, int):
+    if isinstance(seed, bool) or not isinstance(seed, Integral):
         raise ValueError(f"seed must be an integer or an int64 tensor of shape ({count},), got {type(seed).__name__}")
-    base = torch.tensor(seeds.derive("images", seed), dtype=torch.int64, device=device)
+    base = torch.tensor(seeds.derive("images", int(seed)), dtype=torch.int64, device=device)
     return _mix(base + torch.arange(1, count + 1, dtype=torch.int64, device=device) * _GOLDEN)
 
 

@@ -1,10 +1,9 @@
 """Accuracy, robust accuracy, minimal distortion and transfer: batched, resumable, verified in float32, the same for every batch
 size."""
 
-import hashlib
+import functools
 import inspect
 import math
-import os
 import time
 import warnings
 from dataclasses import dataclass, fields
@@ -13,18 +12,20 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from mmclib import counter
-from mmclib.attacks import carlini_wagner
-from mmclib.attacks.network import chunks
-from mmclib.attacks.result import GradientMaskingWarning, warn_if_masked
-from mmclib.checks import check_images, check_labels
+from mmclib import checkpoints, counter
+from mmclib.attacks import PER_IMAGE, carlini_wagner
+from mmclib.attacks.frozen import ROWS, BatchDependenceWarning, call, chunks, warn_if_dependent, working_type
+from mmclib.attacks.ledger import GradientMaskingWarning, GradientShares, warn_if_masked
+from mmclib.checks import check_images, check_label_form, check_labels, check_setting, warn
+from mmclib.fingerprints import UnidentifiedError, fingerprint
 
 _NO_MEMORY = ("out of memory", "DefaultCPUAllocator")  # what RuntimeErrors say that are no torch.OutOfMemoryError
 _INSIDE = 1e-6  # how far a float32 image may leave its ball
+_SAVED_EVERY = 30  # seconds that a batch should take where a file is to keep what is done: half the minute that may be lost
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(GradientShares):
     """What an evaluation found, per image (tensors of N rows on the CPU)."""
 
     correct: torch.Tensor  # bool: still classified as the true label
@@ -37,6 +38,7 @@ class Evaluation:
     rejected: torch.Tensor  # bool: the attack claimed a success that a plain float32 pass or the ball did not confirm
     norm: str = ""
     seconds: float = 0.0
+    finite: bool = True  # no logit that an attack met was NaN
 
     @property
     def accuracy(self) -> float:
@@ -48,34 +50,18 @@ class Evaluation:
         """Mean distortion over the successes; NaN when there are none."""
         return self.distortion[self.success].double().mean().item()
 
-    @property
-    def zero_gradients(self) -> float:
-        """Share of attacked images whose first input gradient is exactly zero."""
-        return self.vanished_first.sum().item() / max(1, (self.gradients > 0).sum().item())
-
-    @property
-    def zero_gradients_overall(self) -> float:
-        """Share of all input gradients that are exactly zero."""
-        return self.vanished.sum().item() / max(1, self.gradients.sum().item())
-
-    def to_dict(self) -> dict:
-        """Give all fields and shares as plain lists and numbers, ready for JSON."""
-        plain = {field.name: getattr(self, field.name) for field in fields(self)}
-        plain = {name: value.tolist() if isinstance(value, torch.Tensor) else value for name, value in plain.items()}
-        shares = ("accuracy", "zero_gradients", "zero_gradients_overall")
-        return plain | {name: getattr(self, name) for name in shares}
-
 
 def accuracy(model, images, labels, batch_size=512) -> Evaluation:
     """Classify clean images, float in [0, 1] or uint8 (N, C, H, W); labels int64 (N,). Raises ValueError for bad input."""
-    _check(images, labels, batch_size)
+    batch_size = _check({"model": model}, images, labels, None, batch_size)
     began = time.perf_counter()
-    logits = torch.cat([part for _, part in _each_batch(len(labels), batch_size, lambda part: _logits(model, _on(model, images[part])))])
-    check_labels(labels, logits.shape[1])
-    correct = logits.argmax(1) == labels.cpu()
+    parts = _each_batch(len(labels), batch_size, lambda part: _predicted(model, images[part], part.start))
+    predicted = torch.cat([classes for _, classes in parts])
+    correct = predicted == labels.cpu()
     nothing = torch.zeros(len(labels), dtype=torch.int64)
     none = torch.zeros_like(correct)
-    return Evaluation(correct, ~correct, nothing.float(), nothing + 1, nothing, nothing, none, none, "", time.perf_counter() - began)
+    distortion = torch.zeros(len(labels), dtype=torch.float32)
+    return Evaluation(correct, ~correct, distortion, nothing + 1, nothing, nothing, none, none, "", time.perf_counter() - began)
 
 
 def robust_accuracy(model, images, labels, attack, *, targets=None, seed=0, batch_size=256, partial=None, progress=False,
@@ -84,14 +70,15 @@ def robust_accuracy(model, images, labels, attack, *, targets=None, seed=0, batc
 
     Images float in [0, 1] or uint8 (N, C, H, W), labels and targets int64 (N,). Seeds are per image, so the result does not
     depend on batch_size, which halves by itself when memory runs out. `partial` is a file that an interrupted evaluation resumes
-    from; it is removed at the end. Each claimed success is verified by a plain float32 pass and must lie inside its ball. Raises
-    ValueError for bad input.
+    from; it is removed at the end. With it, attacks of this package work in batches of at most batch_size that take about half a
+    minute; an attack of your own, and autoattack, are taken in batches of batch_size. Each claimed success is verified by a plain pass
+    in float32 (float64 for a model in it) and must lie inside its ball. Raises ValueError for bad input.
     """
-    finished = _Finished(partial, lambda: _fingerprint(model, images, labels, attack, targets, seed, hyper))
+    finished = _Finished(partial, lambda: fingerprint(model, images, labels, attack, targets, seed, hyper))
     for part, _, columns in _attack(model, images, labels, attack, targets, seed, batch_size, hyper, progress, finished):
         finished.add(part, columns)
     outcome = finished.close()
-    warn_if_masked(outcome.zero_gradients, outcome.zero_gradients_overall, attack.__name__)
+    warn_if_masked(outcome, _name(attack))
     return outcome
 
 
@@ -101,19 +88,22 @@ def minimal_distortion(model, images, labels, attack=carlini_wagner, **options) 
     return robust_accuracy(model, images, labels, attack, **options)
 
 
-def transfer_row(source, models, images, labels, attack, *, seed=0, batch_size=256, progress=False, **hyper) -> dict:
+def transfer_row(source, models, images, labels, attack, *, seed=0, batch_size=256, partial=None, progress=False, **hyper) -> dict:
     """Craft on `source` and judge each of `models` (a dict by name) on the same images; returns a dict of Evaluations by name.
 
     Crafting does not stop at success (stop_early=False) unless asked to: an image that barely fools its source transfers badly.
+    `partial` as in `robust_accuracy`.
     """
     if "stop_early" in inspect.signature(attack).parameters:
         hyper.setdefault("stop_early", False)
-    rows = {name: _Finished(None, None) for name in models}
-    for part, result, columns in _attack(source, images, labels, attack, None, seed, batch_size, hyper, progress, _Finished(None, None)):
-        for name, model in models.items():
-            fooled = _logits(model, result.images.to(_device(model))).argmax(1) != labels[part].cpu()
-            rows[name].add(part, columns | {"correct": ~fooled, "success": fooled, "rejected": torch.zeros_like(fooled)})
-    return {name: finished.close() for name, finished in rows.items()}
+    _check(models, images, labels, None, batch_size)
+    finished = _Finished(partial, lambda: fingerprint(source, models, images, labels, attack, seed, hyper))
+    for part, result, columns in _attack(source, images, labels, attack, None, seed, batch_size, hyper, progress, finished):
+        for number, model in enumerate(models.values()):
+            fooled = _predicted(model, result.images, part.start) != labels[part].cpu()
+            columns |= {f"correct {number}": ~fooled, f"success {number}": fooled, f"rejected {number}": torch.zeros_like(fooled)}
+        finished.add(part, columns)
+    return {name: finished.close(number) for number, name in enumerate(models)}
 
 
 def transfer_matrix(models, images, labels, attack, **options) -> dict:
@@ -133,32 +123,33 @@ def random_targets(labels, num_classes, *, seed=0) -> torch.Tensor:
 
 def _attack(model, images, labels, attack, targets, seed, batch_size, hyper, progress, finished):
     """Yield (rows, AttackResult, its verified columns on the CPU) for each batch that is not finished yet."""
-    _check(images, labels, batch_size)
-    if targets is not None:
-        check_labels(targets, 2**62, "targets", count=len(labels))
+    batch_size = _check({"model": model}, images, labels, targets, batch_size)
     seeds = counter.image_seeds(seed, len(labels))
     options = inspect.signature(attack).parameters
     epsilon = hyper.get("epsilon", options["epsilon"].default if "epsilon" in options else math.inf)
-    bar = tqdm(total=len(labels), initial=finished.count, disable=not progress, unit="image", desc=attack.__name__)
+    bar = tqdm(total=len(labels), initial=finished.count, disable=not progress, unit="image", desc=_name(attack))
 
     def work(part):
         began = time.perf_counter()
         batch = _on(model, images[part])
         own, goals = (None if tensor is None else tensor[part].to(batch.device) for tensor in (labels, targets))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", GradientMaskingWarning)  # said once, at the end
+            for said_once in (GradientMaskingWarning, BatchDependenceWarning):  # at the end, and before the first batch
+                warnings.simplefilter("ignore", said_once)
             result = attack(model, batch, own, targets=goals, seed=seeds[part].to(batch.device), **hyper)
-        columns = _verified(model, batch, own, goals, result, epsilon)
+        columns = _verified(model, batch, own, goals, result, epsilon, part.start)
         return result, columns | {"norm": result.norm, "seconds": time.perf_counter() - began}
 
+    # only where an image's outcome is its own: elsewhere the clock would decide about results
+    paced = finished.partial is not None and _plain(attack) in PER_IMAGE
     with bar:
-        for part, (result, columns) in _each_batch(len(labels), batch_size, work, finished.count):
+        for part, (result, columns) in _each_batch(len(labels), batch_size, work, finished.count, paced, _device(model)):
             yield part, result, columns
             bar.update(part.stop - part.start)
 
 
-def _verified(model, originals, labels, targets, result, epsilon):
-    predicted = _logits(model, result.images).argmax(1).to(labels.device)
+def _verified(model, originals, labels, targets, result, epsilon, begin):
+    predicted = _predicted(model, result.images, begin).to(labels.device)
     change = (result.images.double() - originals.double()).flatten(1).abs().amax(1)
     low, high = result.images.flatten(1).amin(1), result.images.flatten(1).amax(1)
     inside = (low >= 0) & (high <= 1) & ((change <= epsilon + _INSIDE) | (result.norm != "linf"))
@@ -166,27 +157,43 @@ def _verified(model, originals, labels, targets, result, epsilon):
     success = fooled if targets is None else result.success & inside & (predicted == targets)
     columns = {"correct": ~fooled, "success": success, "distortion": result.distortion.float(), "queries": result.queries,
                "gradients": result.gradients, "vanished": result.vanished, "vanished_first": result.vanished_first,
-               "rejected": (result.fooled & ~fooled) | (result.success & ~success)}
+               "rejected": (result.fooled & ~fooled) | (result.success & ~success), "finite": torch.full_like(fooled, result.finite)}
     return {name: column.cpu() for name, column in columns.items()}
 
 
 @torch.no_grad()
 def _logits(model, images):
-    """Call the model as a user would: the model as it is, in evaluation mode and float32, through its public door."""
+    """Call the model as a user would: the model as it is, in evaluation mode and full precision, through its public door."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
         with torch.autocast(images.device.type, enabled=False):
-            return torch.cat([model(images[rows])[:count] for rows, count in chunks(images)]).cpu()
+            return torch.cat([call(model, images[rows])[:count] for rows, count in chunks(images)]).cpu()
     finally:
         for module, training in modes:
             module.training = training
 
 
-def _each_batch(count, size, work, begin=0):
-    """Yield (part, work(part)) for slices of (begin, count); running out of memory halves the size and tries again."""
+def _predicted(model, images, begin=0):
+    """Return the predicted classes on the CPU; `begin` is the number of the first image. Raises ValueError where logits are NaN."""
+    logits = _logits(model, _on(model, images))
+    nan = logits.isnan().any(1).nonzero().squeeze(1)
+    if len(nan):
+        raise ValueError(f"model returns NaN logits for {len(nan)} images, the first of them image {begin + int(nan[0])}: no class can be "
+                         "read from them")
+    return logits.argmax(1)
+
+
+def _each_batch(count, size, work, begin=0, paced=False, device=None):
+    """Yield (part, work(part)) for slices of (begin, count); running out of memory halves the size and tries again.
+
+    Where it is `paced`, slices are at most `size` and as large as half a minute allows, which a first, small one tells on a CPU.
+    """
+    largest = size
+    if paced and device.type == "cpu":
+        size = min(ROWS, largest)
     while begin < count:
-        part = slice(begin, min(begin + size, count))
+        part, began = slice(begin, min(begin + size, count)), time.perf_counter()
         try:
             outcome = work(part)
         except RuntimeError as error:
@@ -195,69 +202,96 @@ def _each_batch(count, size, work, begin=0):
                 raise
             outcome = None  # go on outside the handler: inside it, the traceback would keep the failed batch's tensors alive
         if outcome is None:
-            size = (part.stop - part.start) // 2
+            size = largest = (part.stop - part.start) // 2
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            warnings.warn(f"out of memory: going on with batches of {size}", stacklevel=2)
+            warn(f"out of memory: going on with batches of {size}", UserWarning)
             continue
         yield part, outcome
+        if paced:  # a multiple of the 16 rows that a call has at least
+            affordable = _SAVED_EVERY * (part.stop - part.start) / max(time.perf_counter() - began, 1e-6)
+            size = min(largest, max(ROWS, int(min(affordable, 16 * size)) // ROWS * ROWS))
         begin = part.stop
 
 
 class _Finished:
     """The columns of the batches done so far, kept in the file `partial` (where there is one) until all are done."""
 
-    def __init__(self, partial=None, fingerprint=None):
-        self.partial = None if partial is None else Path(partial)
-        self.fingerprint = None if partial is None else fingerprint()
-        self.columns, self.count = {}, 0
-        if self.partial is not None and self.partial.exists():
+    def __init__(self, partial=None, identify=None):
+        self.partial, self.columns, self.count = None if partial is None else Path(partial), {}, 0
+        if self.partial is None:
+            return
+        try:
+            self.fingerprint = identify()
+        except UnidentifiedError as what:
+            warn(f"{partial} is not used: {what} cannot be told from another by its content, so an interrupted evaluation will start over",
+                 UserWarning)
+            self.partial = None
+            return
+        if self.partial.exists():
             try:
-                kept = torch.load(self.partial, weights_only=True)
-                if kept["fingerprint"] == self.fingerprint:
-                    self.columns, self.count = kept["columns"], kept["count"]
+                columns, kept = checkpoints.load_model_state(self.partial)
+                if kept["sha256"] != _sum(columns, kept):
+                    raise ValueError("its sha256 is not the one it holds")
             except Exception as error:  # whatever is wrong with the file, doing the work again is right
-                warnings.warn(f"{self.partial} cannot be read ({error}); the evaluation starts over", stacklevel=3)
+                warn(f"{self.partial} cannot be read ({error}); the evaluation starts over", UserWarning)
+                return
+            if kept["fingerprint"] == self.fingerprint:
+                self.count = kept["count"]
+                self.columns = {name: [column] for name, column in columns.items()} | {name: [kept[name]] for name in ("norm", "seconds")}
 
     def add(self, part, columns):
         for name, column in columns.items():
             self.columns.setdefault(name, []).append(column)
         self.count = part.stop
         if self.partial is not None:
-            self.partial.parent.mkdir(parents=True, exist_ok=True)
-            fresh = self.partial.with_name(self.partial.name + ".new")
-            torch.save({"fingerprint": self.fingerprint, "columns": self.columns, "count": self.count}, fresh)
-            os.replace(fresh, self.partial)
+            tensors, kept = self._joined()
+            kept |= {"fingerprint": self.fingerprint, "count": self.count}
+            checkpoints.save_tensors(self.partial, tensors, kept | {"sha256": _sum(tensors, kept)})
 
-    def close(self) -> Evaluation:
-        joined = {name: torch.cat(parts) for name, parts in self.columns.items() if name not in ("norm", "seconds")}
-        outcome = Evaluation(**joined, norm=self.columns["norm"][0], seconds=sum(self.columns["seconds"]))
+    def close(self, number=None) -> Evaluation:
+        """Return what was found, and with `number` what that one of several models made of it; the file is no longer needed."""
+        tensors, kept = self._joined()
+        own = {name: tensors.get(f"{name} {number}", tensors.get(name)) for name in (field.name for field in fields(Evaluation))}
         if self.partial is not None:
             self.partial.unlink(missing_ok=True)
-        return outcome
+        return Evaluation(**own | kept | {"finite": bool(own["finite"].all())})
+
+    def _joined(self):
+        tensors = {name: torch.cat(parts) for name, parts in self.columns.items() if name not in ("norm", "seconds")}
+        return tensors, {"norm": self.columns["norm"][0], "seconds": sum(self.columns["seconds"])}
 
 
-def _fingerprint(model, images, labels, attack, targets, seed, hyper):
-    """Hash all that the result depends on, so that a file left by another evaluation is never resumed from."""
-    digest = hashlib.sha256()
-    named = {name: getattr(value, "__qualname__", None) or repr(value) for name, value in sorted(hyper.items())}
-    digest.update(repr((attack.__qualname__, named, None if isinstance(seed, torch.Tensor) else seed)).encode())
-    tensors = [images, labels, targets, seed, *model.state_dict().values()]
-    for tensor in tensors:
-        if isinstance(tensor, torch.Tensor):
-            digest.update(repr((tensor.dtype, tuple(tensor.shape))).encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def _sum(tensors, kept):
+    """The sha256 of all that a partial file holds, so that no flipped bit of it is ever used."""
+    return fingerprint(tensors, {name: value for name, value in kept.items() if name != "sha256"})
 
 
-def _check(images, labels, batch_size):
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
+def _plain(attack):
+    return _plain(attack.func) if isinstance(attack, functools.partial) else attack
+
+
+def _name(attack):
+    attack = _plain(attack)
+    return getattr(attack, "__name__", type(attack).__name__)
+
+
+def _check(models, images, labels, targets, batch_size) -> int:
+    """Check all that can be known before the first attack, classes of labels and targets included; return batch_size as an integer."""
+    batch_size = check_setting("batch_size", batch_size, 1, int)
     if isinstance(images, torch.Tensor) and images.dtype == torch.uint8:
         check_images(images[:1].float() / 255)
     else:
         check_images(images)
-    check_labels(labels, 2**62, count=len(images))
+    check_label_form(labels, count=len(images))
+    if targets is not None:
+        check_label_form(targets, "targets", count=len(images))
+    for model in models.values():
+        classes = warn_if_dependent(functools.partial(_logits, model), _on(model, images[:1])).shape[1]
+        check_labels(labels, classes)
+        if targets is not None:
+            check_labels(targets, classes, "targets")
+    return batch_size
 
 
 def _device(model):
@@ -267,5 +301,6 @@ def _device(model):
 
 
 def _on(model, images):
-    images = images.to(_device(model))
-    return images.float() / 255 if images.dtype == torch.uint8 else images
+    """Images as the model takes them: on its device, floating point in [0, 1], in the type that attacks work in."""
+    images, dtype = images.detach().to(_device(model)), working_type(model)
+    return images.to(dtype) / 255 if images.dtype == torch.uint8 else images.to(dtype)

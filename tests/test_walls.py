@@ -87,4 +87,4 @@ def test_no_module_imports_itself_by_a_detour():
 def test_the_walls_see_what_they_should():
     assert "torch" in ways("mmclib.models", everywhere=False) and "torch" in ways("artifact.compute.measure", everywhere=False)
     assert "matplotlib" not in ways("artifact.jobs", everywhere=False) and "matplotlib" in ways("artifact.jobs", everywhere=True)
-    assert "mmclib.attacks.linf" in ways("mmclib.attacks", everywhere=False)
+    assert "mmclib.attacks.pgd" in ways("mmclib.attacks", everywhere=False)

@@ -77,5 +77,5 @@ def _transfer(profile, spec, classifier, images, labels, *, partial, progress) -
     hyper = {key: value for key, value in spec.settings.items() if key != "targets"}
     targets = {name: trained.ensure_model(profile, name).classifier for name in names}
     outcomes = evaluation.transfer_row(classifier, targets, images, labels, attack, seed=_seed(profile, spec),
-                                       batch_size=profile.batch_size, **hyper)
+                                       batch_size=profile.batch_size, partial=partial, **hyper)
     return {"targets": {name: summary(outcome) for name, outcome in outcomes.items()}}

@@ -12,7 +12,7 @@ from artifact.compute import peers, trained
 from artifact.experiment import pack
 from artifact.items import ADAPTIVE, num_classes
 from mmclib import attacks, data, evaluation
-from mmclib.attacks.linf import random_start, signed_step
+from mmclib.attacks.climb import random_start, signed_step
 from mmclib.attacks.objectives import OBJECTIVES, best_other, logit_of
 from mmclib.counter import image_seeds
 from mmclib.intervals import wilson_interval

@@ -2,12 +2,18 @@
 
 from mmclib.attacks.autoattack import autoattack
 from mmclib.attacks.carlini_wagner import carlini_wagner
-from mmclib.attacks.linf import mim, pgd, signed_step
+from mmclib.attacks.climb import ascend, random_start, signed_step
+from mmclib.attacks.ddn import ddn
+from mmclib.attacks.fmn import fmn
+from mmclib.attacks.ledger import AttackResult
 from mmclib.attacks.multi_targeted import multi_targeted
 from mmclib.attacks.objectives import OBJECTIVES
-from mmclib.attacks.result import AttackResult
+from mmclib.attacks.pgd import mim, pgd
 from mmclib.attacks.spsa import spsa
 from mmclib.attacks.transformations import gaussian_noise, rotation
 
-__all__ = ["OBJECTIVES", "AttackResult", "autoattack", "carlini_wagner", "gaussian_noise", "mim", "multi_targeted", "pgd", "rotation",
-           "signed_step", "spsa"]
+# An image's outcome under these is its own, whatever else is in its batch. (AutoAttack's package draws for a whole batch at once.)
+PER_IMAGE = frozenset({carlini_wagner, ddn, fmn, gaussian_noise, mim, multi_targeted, pgd, rotation, spsa})
+
+__all__ = ["OBJECTIVES", "PER_IMAGE", "AttackResult", "ascend", "autoattack", "carlini_wagner", "ddn", "fmn", "gaussian_noise", "mim",
+           "multi_targeted", "pgd", "random_start", "rotation", "signed_step", "spsa"]

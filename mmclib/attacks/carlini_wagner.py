@@ -7,10 +7,13 @@ distortion.
 """
 
 import torch
+from torch import Tensor, nn
 
-from mmclib.attacks.linf import confirmed
-from mmclib.attacks.network import ROWS, attacked
-from mmclib.attacks.result import AttackResult, Best, check_attack
+from mmclib.attacks.door import begin
+from mmclib.attacks.frozen import ROWS
+from mmclib.attacks.ledger import AttackResult
+from mmclib.attacks.objectives import Objective
+from mmclib.checks import check_setting
 
 _EDGE = 7.25  # w beyond this is within 1e-6 of the box's edge, and its gradient within rounding of zero
 _START = 0.99  # where pixels at 0 and 1 start, on tanh's scale: from the edge itself they would need hundreds of steps to be seen to move
@@ -18,12 +21,12 @@ _START = 0.99  # where pixels at 0 and 1 start, on tanh's scale: from the edge i
 # step that starts where the last one ended settles in dozens.
 _CHECKS, _LONGEST = 10, 25
 _STALLED, _STALLED_LAST = 0.99, 0.999  # a search step ends when its lowest loss is above this share of that at the look before
-# Margin demanded beyond the confidence, relative to the spread of the logits: other kernels' rounding must not undo a success.
-_SLACK = 1e-5
 
 
-def carlini_wagner(model, images, labels, *, targets=None, objective=None, seed=0, binary_search_steps=9, initial_const=0.01, steps=1000,
-                   learning_rate=0.005, confidence=0.0, abort_early=True, precision="float32") -> AttackResult:
+def carlini_wagner(model: nn.Module, images: Tensor, labels: Tensor, *, targets: Tensor | None = None, objective: Objective | None = None,
+                   seed: int | Tensor = 0, binary_search_steps: int = 9, initial_const: float = 0.01, steps: int = 1000,
+                   learning_rate: float = 0.005, confidence: float = 0.0, abort_early: bool = True,
+                   precision: str = "float32") -> AttackResult:
     """Find for each image the closest one in l_2 that is misclassified, or classified as its target, by a margin above
     `confidence`.
 
@@ -31,26 +34,16 @@ def carlini_wagner(model, images, labels, *, targets=None, objective=None, seed=
     without targets. Images where nothing was found come back unchanged with success False. `seed` is accepted for uniformity;
     nothing is drawn. Defaults are the paper's Sec. 4. Raises ValueError for bad input.
     """
-    check_attack(images, labels, targets, binary_search_steps=(binary_search_steps, 1, int), initial_const=(initial_const, 1e-30, float),
-                 steps=(steps, 1, int), learning_rate=(learning_rate, 0, float), confidence=(confidence, 0, float))
-    objective = objective or "success_margin"
-    best = Best(images, labels, targets)
-    with attacked(model, objective, targets, precision) as network, torch.no_grad():
-        logits = network.logits(images)
-        best.queries += 1
-        rank, margin = best.judge(torch.arange(len(images), device=images.device), logits)
-        done = (rank == 2) & (margin > confidence + _slack(logits))
-        best.rank = torch.where(done, 2, rank.clamp(max=1))
-        search = _Search((~done).nonzero().squeeze(1), images, initial_const)
-        distance = torch.where(done, 0.0, torch.inf).to(images.dtype)  # squared l_2, of the best so far
+    binary_search_steps, steps = check_setting("binary_search_steps", binary_search_steps, 1, int), check_setting("steps", steps, 1, int)
+    initial_const, learning_rate = check_setting("initial_const", initial_const, 1e-30), check_setting("learning_rate", learning_rate, 0)
+    confidence = check_setting("confidence", confidence, 0)
+    with begin(model, images, labels, targets=targets, objective=objective or "success_margin", seed=seed,
+               precision=precision) as (frozen, ledger, _):
+        search = _Search(ledger.look_at_originals(frozen.logits(ledger.originals), confidence), ledger.originals, initial_const)
         while len(search.rows):
-            turn, loss = _turn(network, best, distance, search, learning_rate, confidence)
+            turn, loss = _turn(frozen, ledger, search, learning_rate, confidence)
             search.advance(turn, loss, binary_search_steps, steps, abort_early)
-    return best.result("l2", name="carlini_wagner")
-
-
-def _slack(logits):
-    return _SLACK * (logits.amax(1) - logits.amin(1)).float()
+        return ledger.result("l2", name="carlini_wagner")
 
 
 class _Search:
@@ -61,7 +54,7 @@ class _Search:
         self.rows, self.originals = rows, images[rows]
         self.w = torch.atanh((2 * self.originals - 1).clamp(-_START, _START))
         self.first, self.second = torch.zeros_like(self.w), torch.zeros_like(self.w)  # Adam's moments
-        self.c = torch.full((count,), float(initial_const), device=device)
+        self.c = torch.full((count,), initial_const, dtype=images.dtype, device=device)
         self.low, self.high = torch.zeros_like(self.c), torch.full_like(self.c, torch.inf)
         self.lowest, self.lowest_before = torch.full_like(self.c, torch.inf), torch.full_like(self.c, torch.inf)
         self.iteration, self.search_step = torch.zeros_like(rows), torch.zeros_like(rows)
@@ -104,7 +97,8 @@ class _Search:
         if abort_early:
             self.lowest[turn] = torch.minimum(self.lowest[turn], loss)
             due = stepped & (self.iteration % min(_LONGEST, max(1, steps // _CHECKS)) == 0)
-            over |= due & (self.lowest > torch.where(last, _STALLED_LAST, _STALLED) * self.lowest_before)
+            stalled = torch.where(last, _STALLED_LAST, _STALLED).to(self.lowest.dtype)
+            over |= due & (self.lowest > stalled * self.lowest_before)
             self.lowest_before = torch.where(due, self.lowest, self.lowest_before)
         if not bool(over.any()):
             return
@@ -125,7 +119,7 @@ class _Search:
             self.keep(stay)
 
 
-def _turn(network, best, distance, search, learning_rate, confidence):
+def _turn(frozen, ledger, search, learning_rate, confidence):
     """Evaluate the images whose turn it is, book the successes that are closer than what is known, and take their Adam step.
 
     Returns the positions of those that took one, and their losses before it. An image that was a success just now is tried without
@@ -135,27 +129,23 @@ def _turn(network, best, distance, search, learning_rate, confidence):
     within = bool(search.inside[turn[0]])
     rows, tanh = search.rows[turn], search.w[turn].tanh()
     current = (tanh + 1) / 2
-    labels, targets = best.labels[rows], None if best.targets is None else best.targets[rows]
-    best.queries[rows] += 1
+    labels, targets = ledger.labels[rows], None if ledger.targets is None else ledger.targets[rows]
+    ledger.queries[rows] += 1
     if within:
-        logits, values = network.evaluate(current, labels, targets)
+        logits, values = frozen.evaluate(current, labels, targets)
         gradients = torch.zeros_like(current)
     else:
-        logits, values, gradients = network.gradients(current, labels, targets)
-        best.count_gradients(rows, gradients)
-        logits = confirmed(network, best, rows, current, logits)
-    rank, margin = best.judge(rows, logits)
-    success = (rank == 2) & (margin > confidence + _slack(logits))
-    search.inside[turn] = success
-    search.found[turn] |= success
+        logits, values, gradients = frozen.gradients(current, labels, targets)
+        ledger.count_gradients(rows, gradients)
+        logits = ledger.confirmed(frozen, rows, current, logits)
     difference = current - search.originals[turn]
     squared = difference.flatten(1).square().sum(1)
-    closer = success & (squared < distance[rows])
-    distance[rows[closer]] = squared[closer]
-    best.replace(rows[closer], current[closer], rank[closer], margin[closer])
+    success = ledger.keep_closer(rows, current, logits, squared, confidence)
+    search.inside[turn] = success
+    search.found[turn] |= success
     # ||x' - x||^2 + c f(x') with f = max(confidence - objective, 0): a success no longer pulls
     pull = torch.where(success, 0.0, search.c[turn])
-    loss = squared + pull * (confidence - values)
+    loss = torch.where(success, squared, squared + pull * (confidence - values).to(squared.dtype))
     gradient = (2 * difference - pull[:, None, None, None] * gradients) * (1 - tanh.square()) / 2
     known = success if within else torch.ones_like(success)
     search.step(turn[known], gradient[known], learning_rate)

@@ -4,8 +4,12 @@ The logits of the distance heads are -L_MMC(z, l), so the adaptive objectives of
 any classifier. A constant added to all logits leaves every gradient as it is.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
+
+Objective = str | Callable[..., torch.Tensor]  # a name in OBJECTIVES, or a function as below
 
 
 def logit_of(logits, labels):
@@ -45,6 +49,11 @@ def targeted_2(features, logits, labels, targets):
     return logit_of(logits, targets) - logit_of(logits, labels)
 
 
+def margin(features, logits, labels, targets):
+    """The margin of Appendix B.4, whichever is meant: untargeted_2 without targets, targeted_2 with them."""
+    return untargeted_2(features, logits, labels, targets) if targets is None else targeted_2(features, logits, labels, targets)
+
+
 def success_margin(features, logits, labels, targets):
     """Carlini & Wagner's own f, negated: logit_t - max_{l != t} logit_l with targets, else untargeted_2; positive exactly on
     success.
@@ -66,7 +75,7 @@ def divided(objective, by):
     return on_divided_logits
 
 
-OBJECTIVES = {f.__name__: f for f in (cross_entropy, untargeted_1, untargeted_2, targeted_1, targeted_2, success_margin)}
+OBJECTIVES = {f.__name__: f for f in (margin, cross_entropy, untargeted_1, untargeted_2, targeted_1, targeted_2, success_margin)}
 
 
 def resolve(objective, targets):

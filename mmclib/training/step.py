@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmclib import counter
-from mmclib.attacks.linf import random_start, signed_step
+from mmclib.attacks.climb import random_start, signed_step
 from mmclib.attacks.objectives import resolve
 from mmclib.seeds import derive
 

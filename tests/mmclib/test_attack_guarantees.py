@@ -9,7 +9,7 @@ from torch import nn
 from mmclib import attacks, centers, data, evaluation, losses, models
 
 SHORT = {"pgd": {"steps": 10, "step_size": 0.03, "epsilon": 0.1}, "mim": {"steps": 10, "step_size": 0.03, "epsilon": 0.1},
-         "carlini_wagner": {"binary_search_steps": 4, "steps": 40, "learning_rate": 0.02},
+         "carlini_wagner": {"binary_search_steps": 4, "steps": 40, "learning_rate": 0.02}, "fmn": {"steps": 20}, "ddn": {"steps": 20},
          "spsa": {"epsilon": 0.1, "steps": 5, "evaluations": 32, "learning_rate": 0.03},
          "gaussian_noise": {"sigma": 0.3}, "rotation": {"degrees": 60.0}}
 GRADIENT = ("pgd", "mim", "carlini_wagner")
@@ -64,6 +64,17 @@ def test_carlini_wagner_finds_the_distance_to_the_boundary():
     assert torch.all(result.distortion >= distance - 1e-4) and torch.allclose(result.distortion, distance, rtol=0.02)
 
 
+@pytest.mark.parametrize(("name", "order"), [("fmn", 1), ("ddn", 2)])
+def test_minimal_distortions_are_the_distance_to_the_boundary(name, order):
+    model, images = Linear(), torch.full((4, 1, 4, 4), 0.5)
+    images += 0.05 * model.weight.detach().reshape(1, 4, 4) * torch.tensor([-0.1, 0.6, 1.0, 1.5])[:, None, None, None]
+    # in l_inf the distance is w.x over the l_1 norm of w, in l_2 over its own; the first image is misclassified as it is
+    distance = ((images - 0.5).flatten(1) @ model.weight.detach()).clamp(min=0) / model.weight.detach().norm(p=order)
+    outcome = evaluation.minimal_distortion(model, images, torch.zeros(4, dtype=torch.int64), getattr(attacks, name), steps=200)
+    assert outcome.success.all() and not outcome.rejected.any() and outcome.distortion[0] == 0
+    assert torch.all(outcome.distortion >= distance - 1e-4) and torch.allclose(outcome.distortion, distance, rtol=0.01)
+
+
 @pytest.mark.parametrize("name", SHORT)
 def test_a_constant_on_the_logits_changes_nothing(name, mmc, digits):
     images, labels = digits
@@ -76,7 +87,7 @@ def test_a_constant_on_the_logits_changes_nothing(name, mmc, digits):
 def test_cross_entropy_sees_no_gradient_on_mmc_and_says_so(mmc, digits):
     images, labels = digits
     with pytest.warns(UserWarning, match="exactly zero"):
-        blind = attacks.pgd(mmc, images, labels, **SHORT["pgd"])
+        blind = attacks.pgd(mmc, images, labels, objective="cross_entropy", **SHORT["pgd"])
     seeing = run("pgd", mmc, images, labels, objective="untargeted_2")
     assert blind.zero_gradients > 0.3 and seeing.zero_gradients == 0
     assert seeing.success.sum() > blind.success.sum() + 10
@@ -157,7 +168,7 @@ def test_more_restarts_never_help_the_defence(mmc, digits):
     ({"labels": torch.tensor([0.0, 1.0])}, "labels must be int64"),
     ({"labels": torch.tensor([1])}, "labels must hold 2 entries"),
     ({"targets": torch.tensor([1, 1])}, "targets must differ from labels, but image 1"),
-    ({"objective": "margin"}, "objective must be a callable or one of"),
+    ({"objective": "margins"}, "objective must be a callable or one of"),
     ({"objective": "targeted_1"}, "needs targets"),
     ({"epsilon": -0.1}, "epsilon must be a finite number of at least 0, got -0.1"),
     ({"steps": 0}, "steps must be a finite number of at least 1|steps must be an integer of at least 1"),

@@ -1,12 +1,16 @@
 """Evaluation: verified claims, resuming, running out of memory, transfer, intervals, targets."""
 
+import functools
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from mmclib import attacks, counter, data, evaluation
+from mmclib.attacks.objectives import divided
+from mmclib.fingerprints import UnidentifiedError, fingerprint
 
 PGD = {"objective": "untargeted_2", "epsilon": 0.1, "step_size": 0.03, "steps": 5}
 
@@ -22,25 +26,25 @@ def test_accuracy_takes_bytes_and_floats(mmc):
         evaluation.accuracy(mmc, images.float() / 255, labels, batch_size=100),
     )
     assert from_bytes.correct.equal(from_floats.correct) and from_bytes.accuracy > 0.8
-    assert from_bytes.to_dict()["accuracy"] == from_bytes.accuracy
 
 
-def test_an_interrupted_evaluation_goes_on_where_it_stopped(mmc, digits, tmp_path):
+def test_an_interrupted_evaluation_goes_on_where_it_stopped(mmc, digits, tmp_path, monkeypatch):
     images, labels = digits
     whole = evaluation.robust_accuracy(mmc, images, labels, attacks.pgd, batch_size=20, **PGD)
-    partial, calls = tmp_path / "deep" / "evaluation.partial", []
+    partial, calls, verified = tmp_path / "deep" / "evaluation.partial", [], evaluation._verified
 
-    def pgd(model, images, labels, *, interrupt=True, **options):
-        calls.append(len(images))
-        if interrupt and len(calls) == 3:
+    def interrupted(model, originals, *rest):
+        calls.append(len(originals))
+        if len(calls) == 3:
             raise KeyboardInterrupt
-        return attacks.pgd(model, images, labels, **options)
+        return verified(model, originals, *rest)
 
+    monkeypatch.setattr(evaluation, "_verified", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        evaluation.robust_accuracy(mmc, images, labels, pgd, batch_size=20, partial=partial, **PGD)
-    assert partial.exists() and calls == [20, 20, 20]
-    resumed = evaluation.robust_accuracy(mmc, images, labels, pgd, batch_size=20, partial=partial, **PGD)
-    assert calls == [20, 20, 20, 20] and same(whole, resumed) and not partial.exists()
+        evaluation.robust_accuracy(mmc, images, labels, attacks.pgd, batch_size=20, partial=partial, **PGD)
+    assert partial.exists() and calls == [16, 20, 20]  # a small one first, which tells the pace
+    resumed = evaluation.robust_accuracy(mmc, images, labels, attacks.pgd, batch_size=20, partial=partial, **PGD)
+    assert calls == [16, 20, 20, 16, 8] and same(whole, resumed) and not partial.exists()
 
 
 def test_a_partial_file_of_another_evaluation_or_a_damaged_one_is_not_used(mmc, digits, tmp_path):
@@ -48,11 +52,187 @@ def test_a_partial_file_of_another_evaluation_or_a_damaged_one_is_not_used(mmc, 
     partial = tmp_path / "partial"
     whole = evaluation.robust_accuracy(mmc, images, labels, attacks.pgd, **PGD)
     kept = evaluation._Finished(partial, lambda: "another")
-    kept.add(slice(0, 20), {"correct": torch.zeros(20, dtype=torch.bool)})
+    kept.add(slice(0, 20), {"correct": torch.zeros(20, dtype=torch.bool), "norm": "linf", "seconds": 1.0})
     assert same(whole, evaluation.robust_accuracy(mmc, images, labels, attacks.pgd, partial=partial, **PGD))
     partial.write_bytes(b"torn")
     with pytest.warns(UserWarning, match="cannot be read"):
         assert same(whole, evaluation.robust_accuracy(mmc, images, labels, attacks.pgd, partial=partial, **PGD))
+
+
+def divided_by(scale):
+    def objective(features, logits, labels, targets):
+        return attacks.OBJECTIVES["untargeted_2"](features, logits / scale, labels, targets)
+    return objective
+
+
+def interrupt_after(batches, monkeypatch):
+    """Let evaluations verify so many batches and no more; returns what lets them go on, and how many images each verified batch had."""
+    sizes, verified = [], evaluation._verified
+
+    def interrupted(model, originals, *rest):
+        if len(sizes) == batches:
+            raise KeyboardInterrupt
+        sizes.append(len(originals))
+        return verified(model, originals, *rest)
+    monkeypatch.setattr(evaluation, "_verified", interrupted)
+    return (lambda: monkeypatch.setattr(evaluation, "_verified", verified)), sizes
+
+
+FUNCTIONS = {
+    "closure": (lambda: divided_by(10), lambda: divided_by(100)),
+    "lambda": (lambda: lambda *given: attacks.OBJECTIVES["untargeted_2"](*given),
+               lambda: lambda *given: attacks.OBJECTIVES["untargeted_1"](*given)),
+    "ours, a closure too": (lambda: divided("untargeted_2", 10), lambda: divided("untargeted_2", 100)),
+    "default": (lambda: lambda *given, by=1: attacks.OBJECTIVES["untargeted_2"](*given) / by,
+                lambda: lambda *given, by=2: attacks.OBJECTIVES["untargeted_2"](*given) / by),
+}
+
+
+@pytest.mark.parametrize("kind", FUNCTIONS)
+def test_another_functions_partial_is_never_gone_on_with(kind, mmc, digits, tmp_path, monkeypatch):
+    first, second = FUNCTIONS[kind]
+    hyper = {name: value for name, value in PGD.items() if name != "objective"}
+    partial = tmp_path / "partial"
+
+    def left_over(made):
+        partial.unlink(missing_ok=True)
+        go_on, _ = interrupt_after(2, monkeypatch)
+        with pytest.raises(KeyboardInterrupt):
+            evaluation.robust_accuracy(mmc, *digits, attacks.pgd, partial=partial, batch_size=20, objective=made, **hyper)
+        go_on()
+        return partial.read_bytes()
+
+    left_over(first())
+    again, sizes = interrupt_after(9, monkeypatch)
+    resumed = evaluation.robust_accuracy(mmc, *digits, attacks.pgd, partial=partial, batch_size=20, objective=first(), **hyper)
+    again()
+    assert sum(sizes) == 60 - 36  # the same function, made anew: gone on with
+    left_over(first())
+    sizes = interrupt_after(9, monkeypatch)[1]
+    other = evaluation.robust_accuracy(mmc, *digits, attacks.pgd, partial=partial, batch_size=20, objective=second(), **hyper)
+    assert sum(sizes) == 60
+    for outcome, made in ((resumed, first()), (other, second())):
+        assert same(outcome, evaluation.robust_accuracy(mmc, *digits, attacks.pgd, objective=made, **hyper))
+
+
+def test_what_cannot_be_told_by_its_content_is_not_gone_on_with(mmc, digits, tmp_path):
+    with open(__file__) as file:
+        def objective(features, logits, labels, targets):
+            assert not file.closed
+            return attacks.OBJECTIVES["untargeted_2"](features, logits, labels, targets)
+        with pytest.warns(UserWarning, match="is not used: a _io.TextIOWrapper cannot be told from another by its content"):
+            evaluation.robust_accuracy(mmc, *digits, attacks.pgd, partial=tmp_path / "partial", **{**PGD, "objective": objective})
+    assert not list(tmp_path.iterdir())
+
+
+class Scaled(nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, images):
+        return self.scale * images.flatten(1)[:, :3]
+
+
+def test_fingerprints_tell_models_and_functions_apart_by_content(mmc, sce):
+    def one(x):
+        return x + 1
+
+    def rename(function, name):
+        function.__qualname__ = name
+        return function
+    assert fingerprint(one) == fingerprint(one) and fingerprint(one) != fingerprint(rename(lambda x: x + 2, one.__qualname__))
+    assert fingerprint(Scaled(2.0)) == fingerprint(Scaled(2.0)) != fingerprint(Scaled(3.0))  # no parameter differs
+    assert fingerprint(mmc) != fingerprint(sce)
+    assert fingerprint(functools.partial(attacks.pgd, epsilon=0.1)) != fingerprint(functools.partial(attacks.pgd, epsilon=0.2))
+    assert fingerprint(np.float32(2)) == fingerprint(2.0) and fingerprint(1) != fingerprint(True) != fingerprint("1")
+    hooked = Scaled(2.0)
+    hooked.register_forward_hook(lambda module, given, output: output + 1)
+    assert fingerprint(hooked) != fingerprint(Scaled(2.0))
+    recursive = [1]
+    recursive.append(recursive)
+    assert fingerprint(recursive) and fingerprint(torch.jit.script(nn.Linear(2, 2)))
+    with pytest.raises(UnidentifiedError, match="Generator"):
+        fingerprint(torch.Generator())
+
+
+def test_a_flipped_bit_of_a_partial_file_is_never_used(mmc, digits, tmp_path):
+    partial = tmp_path / "partial"
+    kept = evaluation._Finished(partial, lambda: "f" * 64)
+    columns = {"correct": torch.rand(20) < 0.5, "queries": torch.arange(20), "distortion": torch.rand(20)}
+    kept.add(slice(0, 20), columns | {"norm": "linf", "seconds": 1.5})
+    content = partial.read_bytes()
+
+    def read():
+        finished = evaluation._Finished(partial, lambda: "f" * 64)
+        return finished.count, {name: parts[0] for name, parts in finished.columns.items()}
+    assert read()[0] == 20 and all(read()[1][name].equal(column) for name, column in columns.items())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for place in torch.randperm(8 * len(content), generator=torch.Generator().manual_seed(0))[:400].tolist():
+            damaged = bytearray(content)
+            damaged[place // 8] ^= 1 << place % 8
+            partial.write_bytes(damaged)
+            count, found = read()
+            # a bit of blank padding may go unseen: what is used is what was kept
+            assert count == 0 or (count == 20 and all(found[name].equal(column) for name, column in columns.items()))
+
+
+def test_batches_shrink_and_grow_to_what_half_a_minute_allows(monkeypatch):
+    clock, sizes = [0.0], []
+    monkeypatch.setattr(evaluation.time, "perf_counter", lambda: clock[0])
+
+    def work(part):
+        sizes.append(part.stop - part.start)
+        clock[0] += sizes[-1] * (0.5 if part.start < 300 else 5.0)  # seconds an image
+    for _ in evaluation._each_batch(500, 256, lambda part: work(part) or True, paced=True, device=torch.device("cpu")):
+        pass
+    assert sizes[0] == 16 and max(sizes) == 48 and sizes[-2] == 16 and sum(sizes) == 500
+    sizes.clear()
+    list(evaluation._each_batch(500, 256, lambda part: work(part) or True, device=torch.device("cpu")))
+    assert sizes == [256, 244]
+
+
+def test_transfer_goes_on_where_it_stopped(mmc, sce, digits, tmp_path, monkeypatch):
+    models, partial = {"mmc": mmc, "sce": sce}, tmp_path / "partial"
+    whole = evaluation.transfer_row(mmc, models, *digits, attacks.mim, **PGD)
+    go_on, _ = interrupt_after(2, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        evaluation.transfer_row(mmc, models, *digits, attacks.mim, partial=partial, batch_size=20, **PGD)
+    go_on()
+    assert partial.exists()
+    sizes = interrupt_after(9, monkeypatch)[1]
+    resumed = evaluation.transfer_row(mmc, models, *digits, attacks.mim, partial=partial, batch_size=20, **PGD)
+    assert sum(sizes) == 24 and not partial.exists() and all(same(whole[name], resumed[name]) for name in models)
+    assert whole["mmc"].accuracy < whole["sce"].accuracy
+
+
+def test_a_partial_of_functools_is_an_attack_like_any_other(mmc, digits, tmp_path):
+    plain = evaluation.robust_accuracy(mmc, *digits, attacks.pgd, **PGD)
+    bound = functools.partial(attacks.pgd, **PGD)
+    for options in ({}, {"partial": tmp_path / "partial"}, {"progress": True}):
+        assert same(plain, evaluation.robust_accuracy(mmc, *digits, bound, **options))
+    assert same(*(evaluation.transfer_row(mmc, {"sce": mmc}, *digits, attack, **options)["sce"]
+                  for attack, options in ((bound, {}), (attacks.pgd, PGD))))
+    outside = functools.partial(attacks.pgd, **{**PGD, "epsilon": 0.05})  # the ball that claims are held against is its own
+    assert not evaluation.robust_accuracy(mmc, *digits, outside).rejected.any()
+    with pytest.warns(UserWarning, match="^pgd: the input gradient is exactly zero"):
+        evaluation.robust_accuracy(mmc, *digits, functools.partial(attacks.pgd, objective="cross_entropy"))
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    ({"labels": torch.cat((torch.zeros(59, dtype=torch.int64), torch.tensor([10])))}, "labels must lie in \\[0, 9\\]"),
+    ({"targets": torch.cat((torch.full((59,), 11), torch.tensor([1])))}, "targets must lie in \\[0, 9\\]"),
+    ({"labels": torch.zeros(59, dtype=torch.int64)}, "labels must hold 60 entries, one per image, got 59"),
+    ({"targets": torch.zeros(50, dtype=torch.int64)}, "targets must hold 60 entries, one per image, got 50"),
+    ({"seed": torch.zeros(50, dtype=torch.int64)}, "seed must be an integer or int64 of shape \\(60,\\)"),
+])
+def test_what_can_be_known_is_said_before_the_first_attack(change, says, mmc, digits):
+    def never(model, images, labels, **options):
+        raise AssertionError("attacked")
+    options = {"images": digits[0], "labels": digits[1]} | change
+    with pytest.raises(ValueError, match=says):
+        evaluation.robust_accuracy(mmc, options.pop("images"), options.pop("labels"), never, batch_size=10, **options)
 
 
 @pytest.mark.parametrize("error", (torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")))

@@ -1,50 +1,48 @@
-"""The one way attacks call the model: frozen, in fixed-size chunks, its mode, parameters and gradients left as they were
-found."""
+"""The one way attacks call a model: frozen, in fixed-size chunks, its mode, parameters and gradients left as they were found."""
 
 from contextlib import contextmanager
 
 import torch
 
-from mmclib.attacks.objectives import resolve
+from mmclib import checks
 from mmclib.models import Classifier
 
 # On a CPU, BLAS and oneDNN choose their kernels by batch size, so the same image gets other last bits in another batch. Measured
 # on the networks of this package: any two calls of 16, 32, ... 256 rows agree to the bit row by row, while fewer rows differ.
 # Hence every call has a multiple of 16 rows, padded where need be, and the batch an image comes in cannot matter
-# (tests/test_attacks.py holds it so).
+# (tests/test_attack_guarantees.py holds it so).
 ROWS = 16
 _PIXELS = 32 * 32 * 32  # per call: larger ones fall out of the cache and are slower per image
 
 
+class BatchDependenceWarning(UserWarning):
+    """The model's logits of an image depend on what else is in its call, so no result is that image's own."""
+
+
 @contextmanager
-def attacked(model, objective, targets=None, precision="float32"):
-    """Freeze the model for an attack and yield a Network; mode, requires_grad and memory format return to what they were, also on
+def frozen(model, objective, precision="float32"):
+    """Freeze the model for an attack and yield a FrozenModel; mode, requires_grad and memory format return to what they were, also on
     errors.
 
-    Raises ValueError for an unknown precision or objective.
+    Raises ValueError for an unknown precision, and for a model that autograd cannot pass through.
     """
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f"precision must be 'float32' or 'bfloat16', got {precision!r}")
-    objective = resolve(objective, targets)
+    if any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers())):
+        raise ValueError("model was made inside torch.inference_mode, so no gradient passes through it; make or load it outside")
     modes = [(module, module.training) for module in model.modules()]
     parameters = [(parameter, parameter.requires_grad, parameter.data) for parameter in model.parameters()]
-    checked = [module for module in model.modules() if isinstance(module, Classifier) and module.checks_values]
     try:
         model.eval()
-        for module in checked:  # finite differences leave [0, 1] by design
-            module.checks_values = False
         for parameter, _, data in parameters:
             parameter.requires_grad_(False)  # no attack needs weight gradients; they would double the backward pass
             if data.ndim == 4:
                 parameter.data = data.contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode(False):
-            yield Network(model, objective, precision)
+        yield FrozenModel(model, objective, precision)
     finally:
         for parameter, requires_grad, data in parameters:
             parameter.data = data
             parameter.requires_grad_(requires_grad)
-        for module in checked:
-            module.checks_values = True
         for module, training in modes:
             module.training = training
 
@@ -61,7 +59,50 @@ def chunks(images):
         yield torch.arange(start, start + size, device=images.device).clamp_(max=count - 1), valid
 
 
-class Network:
+def working_type(model) -> torch.dtype:
+    """The type in which images are crafted and judged: float64 for a model in it, else float32, whatever type the images come in."""
+    tensors = [*model.parameters(), *model.buffers()]
+    own = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None)
+    return torch.float64 if own == torch.float64 else torch.float32
+
+
+def call(model, images) -> torch.Tensor:
+    """Call a model as its users do and return its logits (N, L).
+
+    Raises ValueError where it returns anything else, and for a model in half precision that takes no float32 images.
+    """
+    logits = _explained(model, model, images)
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(images):
+        shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ValueError(f"model must return logits of shape ({len(images)}, classes), got {shape}")
+    return logits
+
+
+def warn_if_dependent(logits, image) -> torch.Tensor:
+    """Warn where `logits(images)` gives one image (1, C, H, W) other logits among copies of itself than among others; return them."""
+    alone = image.expand(ROWS, -1, -1, -1)
+    among = torch.cat((image, (1 - image).expand(ROWS - 1, -1, -1, -1)))
+    first, second = logits(alone)[:1], logits(among)[:1]
+    known = first[first.isfinite()]
+    spread = float(known.max() - known.min()) if len(known) else 0.0
+    if not torch.allclose(first, second, rtol=1e-5, atol=1e-3 * spread, equal_nan=True):
+        checks.warn("the model's logits of an image change with the other images in its call, or from call to call (batch statistics in "
+                    "evaluation mode? randomness?): every result depends on how images are batched", BatchDependenceWarning)
+    return first
+
+
+def _explained(model, function, images):
+    try:
+        return function(images)
+    except RuntimeError as error:
+        halves = {str(p.dtype).removeprefix("torch.") for p in model.parameters()} & {"float16", "bfloat16"}
+        if not halves or "type" not in str(error):
+            raise
+        raise ValueError(f"model holds {halves.pop()} parameters and takes no float32 images, in which attacks craft and judge; pass "
+                         "model.float()") from error
+
+
+class FrozenModel:
     """A frozen model as attacks see it: logits, objective values and input gradients of any number of images, row by row
     independent."""
 
@@ -69,20 +110,16 @@ class Network:
         self.model, self.objective, self.precision = model, objective, precision
         # features and head are called apart only where that is what forward does: no override, no hooks that would be passed by
         hooked = model._forward_hooks or model._forward_pre_hooks
-        self.has_features = type(model).forward is Classifier.forward and not hooked
+        self.has_features = getattr(type(model), "forward", None) is Classifier.forward and not hooked
 
     def _forward(self, images):
-        if self.has_features:
-            features = self.model.features(images)
-            return features, self.model.head.logits(features)
-        logits = self.model(images)
-        if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(images):
-            shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-            raise ValueError(f"model must return logits of shape ({len(images)}, classes), got {shape}")
-        return None, logits
+        if not self.has_features:
+            return None, call(self.model, images)
+        features = _explained(self.model, self.model.features, images)
+        return features, self.model.head.logits(features)
 
     def logits(self, images) -> torch.Tensor:
-        """Return float32 logits (N, L), without gradients; always in full precision."""
+        """Return logits (N, L), without gradients; always in full precision."""
         return self.evaluate(images)[0]
 
     @torch.no_grad()
@@ -96,26 +133,28 @@ class Network:
                 values.append(self._values(features, chunk, labels[rows], targets, rows)[:count])
         return torch.cat(logits), torch.cat(values) if values else None
 
-    def gradients(self, images, labels, targets=None, objective=None):
-        """Return logits (N, L), objective values (N,) and the values' gradients by the images (N, C, H, W), in the crafting
-        precision."""
+    def gradients(self, images, labels, targets=None):
+        """Return logits (N, L), objective values (N,) and the values' gradients by the images (N, C, H, W), in the crafting precision.
+
+        Where a gradient is NaN it is taken as zero: it points nowhere.
+        """
         logits, values, gradients = [], [], torch.empty_like(images)
         for rows, count in chunks(images):
             with torch.enable_grad():
                 chunk = _prepared(images, rows).requires_grad_()
                 with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
                     features, output = self._forward(chunk)
-                value = self._values(features, output, labels[rows], targets, rows, objective)
+                value = self._values(features, output, labels[rows], targets, rows)
                 if not value.requires_grad:
                     raise ValueError("objective must depend on the images by gradients, but its values do not require grad")
                 (gradient,) = torch.autograd.grad(value.sum(), chunk)
             gradients[rows[:count]] = gradient[:count]
             logits.append(output.detach()[:count])
             values.append(value.detach()[:count])
-        return torch.cat(logits), torch.cat(values), gradients
+        return torch.cat(logits), torch.cat(values), gradients.nan_to_num_(0.0)
 
-    def _values(self, features, logits, labels, targets, rows, objective=None):
-        values = (objective or self.objective)(features, logits, labels, None if targets is None else targets[rows])
+    def _values(self, features, logits, labels, targets, rows):
+        values = self.objective(features, logits, labels, None if targets is None else targets[rows])
         if not isinstance(values, torch.Tensor) or values.shape != labels.shape:
             shape = tuple(values.shape) if isinstance(values, torch.Tensor) else type(values).__name__
             raise ValueError(f"objective must return one value per image, shape {tuple(labels.shape)}, got {shape}")
