@@ -127,8 +127,9 @@ def check_adversarial(options) -> int:
 
 def record(options) -> int:
     from artifact import record as writer
-    (ROOT / "README.md").write_text(writer.update())
-    print("README.md: every number between its markers is a receipt's")
+    for path in writer.FILES:
+        path.write_text(writer.update(path), encoding="utf-8")
+        print(f"{path.name}: every number between its markers is a receipt's")
     return 0
 
 
@@ -172,7 +173,7 @@ def main(arguments=None) -> int:
     sub.add_argument("--images", type=int, default=1000, metavar="N", help="the first N test images (1000)")
     sub = command(check_adversarial, "check-adversarial", "verify a released model's adversarial images: ball, labels, accuracy")
     sub.add_argument("name", help="a released model, such as cpu-mmc-10")
-    command(record, "record", "write the README's tables from receipts and benchmark files")
+    command(record, "record", "write the tables of README, RESULTS and BENCHMARKS from receipts")
     sub = command(download, "download", "fetch data sets through torchvision into MMC_DATA (default data/)")
     sub.add_argument("names", nargs="+", choices=["mnist", "cifar10", "cifar100"], metavar="mnist|cifar10|cifar100")
     options = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""The README's numbers: every one stands between two markers and is written there from receipts, never by hand."""
+"""The numbers of README, RESULTS and BENCHMARKS: every one stands between two markers and is written there from receipts."""
 
 import json
 import re
@@ -8,17 +8,22 @@ from artifact import items, report
 from artifact.exhibits.exhibit import Missing
 from artifact.experiment import ROOT, Profile, model_receipt_path, read_receipt
 
+FILES = tuple(ROOT / name for name in ("README.md", "RESULTS.md", "BENCHMARKS.md"))
 SHOWN = ("Table 1", "Table 4", "Ladder", "Verdict")
 _BLOCK = re.compile(r"(<!-- record: ([a-z/_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def update(path: Path = ROOT / "README.md") -> str:
-    """A Markdown file's text, every `<!-- record: NAME -->` block made anew; NAME is a profile, or a file of benchmarks/results."""
+def update(path: Path) -> str:
+    """A Markdown file's text, every `<!-- record: NAME -->` block made anew.
+
+    NAME is a profile (its models and tables), PROFILE/verdict (one line a claim) or benchmark/FILE of benchmarks/results.
+    """
     from artifact.experiment import load_profile
 
     def anew(match):
         name = match[2]
-        text = benchmark(name.removeprefix("benchmark/")) if name.startswith("benchmark/") else block(load_profile(name))
+        first, _, rest = name.partition("/")
+        text = benchmark(rest) if first == "benchmark" else verdicts(load_profile(first)) if rest else block(load_profile(first))
         return f"{match[1]}{text}\n{match[3]}"
     return _BLOCK.sub(anew, path.read_text())
 
@@ -47,6 +52,14 @@ def block(profile: Profile) -> str:
             continue
         lines += ["", report.markdown(item).rstrip()]
     return "\n".join(lines)
+
+
+def verdicts(profile: Profile) -> str:
+    """The paper's claims with what was measured, one line each, and what the models were."""
+    item = report.ITEMS["Verdict"](profile)
+    lines = ["| claim of the paper | measured | verdict |", "|---|---|---|"]
+    lines += [f"| {claim} | {row['measured']} | **{row['verdict']}** |" for claim, row in item.table.iterrows()]
+    return "\n".join([*lines, "", item.notes])
 
 
 def benchmark(name: str) -> str:
