@@ -1,6 +1,7 @@
 """One step of training: craft where it is adversarial, forward, backward, update; compiled and replayed as a CUDA graph on request."""
 
 import importlib.util
+import math
 import os
 import shutil
 
@@ -8,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmclib import counter
-from mmclib.attacks.climb import random_start, signed_step
+from mmclib.attacks.climb import ascend, random_start
 from mmclib.attacks.objectives import resolve
 from mmclib.seeds import derive
 
@@ -80,7 +81,7 @@ class TrainingStep:
             features = network(images)
         return features.float()  # bfloat16's spacing at 200 is 1: distances are made in float32
 
-    def _craft(self, network, originals, labels, targets, current):
+    def _craft(self, network, originals, labels, targets, start):
         # In evaluation mode, so that batch statistics stay out of it, and frozen: weight gradients would cost half as much again.
         attack = self.attack
         objective = resolve(attack.objective, targets)
@@ -88,18 +89,19 @@ class TrainingStep:
         self.model.eval()
         for parameter in parameters:
             parameter.requires_grad_(False)
-        for _ in range(attack.steps):
-            current = current.detach().requires_grad_()
-            features = self._features(network, current)
+
+        def gradient(images):
+            images = images.detach().requires_grad_()
+            features = self._features(network, images)
             value = objective(features, self.model.head.logits(features), labels, targets).sum()
-            (gradient,) = torch.autograd.grad(value, current)
-            if attack.noise:  # N-FGSM: the start lies outside the ball, and the step is not projected onto it
-                current = torch.add(current.detach(), gradient.sign(), alpha=attack.step_size).clamp_(0, 1)
-            else:
-                current = signed_step(current.detach(), gradient, originals, attack.epsilon, attack.step_size)
+            return torch.autograd.grad(value, images)[0]
+
+        # N-FGSM's start lies outside the ball, and its step is not projected onto it.
+        epsilon = math.inf if attack.noise else attack.epsilon
+        crafted = ascend(gradient, start, originals, epsilon=epsilon, step_size=attack.step_size, steps=attack.steps)
         for parameter in parameters:
             parameter.requires_grad_(True)
-        return current
+        return crafted
 
 
 def draw(attack, images, labels, num_classes, *, seed, epoch, step):

@@ -3,18 +3,18 @@
 import contextlib
 import math
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 
-from mmclib import attacks, checkpoints
+from mmclib import attacks
 from mmclib.checks import check_labels
 from mmclib.seeds import derive
 from mmclib.training.batches import batch, epoch_plan
 from mmclib.training.muon import Muon
 from mmclib.training.progress import Progress
-from mmclib.training.recipe import Recipe, plain
+from mmclib.training.recipe import plain
+from mmclib.training.states import Run, begin_epoch, contents, everything, not_finite, restore, resume, save
 from mmclib.training.step import TrainingStep, best_precision, can_compile, draw, worth_compiling
 
 CHECKPOINT_SECONDS = 60.0
@@ -37,39 +37,6 @@ class TrainingResult:
     precision: str  # what features were computed in
 
 
-@dataclass
-class _State:
-    """Where a training stands: `step` batches of `epoch` are done; their losses and numbers of correct lie on the device."""
-
-    epoch: int
-    step: int
-    history: list
-    seconds: float
-    losses: torch.Tensor
-    correct: torch.Tensor
-    saved: str = field(default="none was saved")
-    average: dict | None = None  # the moving average of each parameter, by name
-    good: dict | None = None  # tensors at the end of the last epoch that the guard let pass
-    probe: float | None = None  # accuracy then
-    two_steps: bool = False  # did the guard ever go back
-
-
-@dataclass
-class _Run:
-    """What a training works on and with."""
-
-    model: torch.nn.Module
-    optimizers: list
-    stepper: TrainingStep
-    images: torch.Tensor
-    labels: torch.Tensor
-    test: tuple
-    recipe: Recipe
-    seed: int
-    folder: Path | None
-    settings: dict  # what a state must agree in to be resumed from
-
-
 def fit(model, train, test, *, recipe, seed, folder=None, device="cpu", precision="float32", compile="auto", time_budget=None,
         progress=True) -> TrainingResult:
     """Train a Classifier on (uint8 images (N, C, H, W), labels (N,)); with a `folder`, go on from the state there and save into it.
@@ -86,14 +53,14 @@ def fit(model, train, test, *, recipe, seed, folder=None, device="cpu", precisio
     if model.mean.numel() == 1:
         model.mean = images.float().mean(0) / 255
     model.to(device, memory_format=torch.channels_last)
-    settings = {"recipe": plain(recipe), "seed": seed, "images": list(images.shape), **_contents(model, train)}
-    run = _Run(model, [], None, images, labels, test, recipe, seed, folder, settings)
+    settings = {"recipe": plain(recipe), "seed": seed, "images": list(images.shape), **contents(model, train)}
+    run = Run(model, [], None, images, labels, test, recipe, seed, folder, settings)
     if precision == "auto":
         precision = best_precision(device)
     else:
         settings["precision"] = precision
     run.optimizers = make_optimizers(model, recipe, precision)
-    state, kept = _resume(run, steps, device)
+    state, kept = resume(run, steps, device)
     precision = kept.get("precision", precision)  # of a training that another machine began, where the choice was left to it
     compiled = kept.get("compiled", compile)
     if compiled == "auto":
@@ -117,9 +84,9 @@ def fit(model, train, test, *, recipe, seed, folder=None, device="cpu", precisio
                 following = _guard(run, state)
                 if following == recipe.epochs:
                     _finish(run, state)
-                _begin_epoch(state, following, steps, device)
+                begin_epoch(state, following, steps, device)
                 clock.mark()
-            _save(run, state)
+            save(run, state)
             return _result(run, state, finished=True)
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
@@ -173,7 +140,7 @@ def _epoch(run, state, clock, bar):
             clock.looked = now
         if over or now - clock.saved >= CHECKPOINT_SECONDS:
             state.seconds += clock.lap()
-            _save(run, state)
+            save(run, state)
             clock.saved = now
             if over:
                 return False
@@ -210,9 +177,9 @@ def _guard(run, state):
     collapsed = state.probe is not None and not state.two_steps and accuracy < state.probe - attack.guard
     state.history[-1] |= {"probe": accuracy, "collapsed": collapsed}
     if not collapsed:
-        state.probe, state.good = accuracy, {name: tensor.detach().clone() for name, tensor in _tensors(run, state).items()}
+        state.probe, state.good = accuracy, {name: tensor.detach().clone() for name, tensor in everything(run, state).items()}
         return state.epoch + 1
-    _restore(run, state, state.good)
+    restore(run, state, state.good)
     state.two_steps, run.stepper.attack = True, attack.two_steps()
     return state.epoch
 
@@ -270,23 +237,11 @@ def _result(run, state, finished):
     return TrainingResult(run.model, state.history, finished, run.settings["precision"])
 
 
-def _begin_epoch(state, epoch, steps, device):
-    state.epoch, state.step = epoch, 0
-    state.losses = torch.zeros(steps, device=device)
-    state.correct = torch.zeros(steps, dtype=torch.int64, device=device)
-
-
 def _require_finite(state, recipe):
     losses = state.losses[:state.step]
     if not bool(losses[-1].isfinite()) or not bool(losses.isfinite().all()):
         first = int((~losses.isfinite()).nonzero()[0])
-        _not_finite(f"the loss became {float(losses[first])}", state, recipe, first)
-
-
-def _not_finite(what, state, recipe, batch_number):
-    rate = recipe.learning_rate * recipe.rate(state.epoch, batch_number, len(state.losses))
-    raise FloatingPointError(f"{what} in epoch {state.epoch + 1}, batch {batch_number + 1} of {len(state.losses)} "
-                             f"(learning rate {rate:g}); try a smaller learning_rate. The last state: {state.saved}")
+        not_finite(f"the loss became {float(losses[first])}", state, recipe, first)
 
 
 def make_optimizers(model, recipe, precision="float32") -> list:
@@ -309,81 +264,6 @@ def make_optimizers(model, recipe, precision="float32") -> list:
     for group in (group for optimizer in optimizers for group in optimizer.param_groups):
         group["full_rate"] = group["lr"]
     return optimizers
-
-
-def _contents(model, train) -> dict:
-    """Hash what a training is of, so that its state is never resumed as another's: architecture, head with its centers, data."""
-    buffers = {name: tensor for name, tensor in model.head.named_buffers()}
-    plainly = {name: value for name, value in sorted(vars(model.head).items()) if isinstance(value, (int, float, str, bool, tuple))}
-    network = repr((str(model), {name: value for name, value in plainly.items() if name != "training"},
-                    [(name, tuple(parameter.shape)) for name, parameter in model.named_parameters()])).encode()
-    return {"model": checkpoints.digest(network, *buffers.values()), "data": checkpoints.digest(*train)}
-
-
-def _tensors(run, state) -> dict:
-    """Everything that the next step depends on, by name."""
-    tensors = {f"model.{name}": tensor for name, tensor in run.model.state_dict().items()}
-    names = {parameter: name for name, parameter in run.model.named_parameters()}
-    for optimizer in run.optimizers:
-        for parameter, kept in optimizer.state.items():
-            tensors |= {f"optimizer.{key}.{names[parameter]}": value for key, value in kept.items() if value is not None}
-    return tensors | {f"average.{name}": tensor for name, tensor in (state.average or {}).items()}
-
-
-@torch.no_grad()
-def _restore(run, state, tensors):
-    """Set model, optimizers and average to what `_tensors` gave, each value in the layout of its own parameter."""
-    run.model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")})
-    parameters = dict(run.model.named_parameters())
-    owner = {parameter: optimizer for optimizer in run.optimizers for group in optimizer.param_groups for parameter in group["params"]}
-    for optimizer in run.optimizers:
-        optimizer.state.clear()
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, key, place = name.split(".", 2)
-            parameter = parameters[place]
-            if tensor.shape == parameter.shape:
-                tensor = torch.empty_like(parameter).detach().copy_(tensor)
-            owner[parameter].state[parameter][key] = tensor.cpu() if key == "step" else tensor.clone()  # Adam counts on the CPU
-    average = {name[8:]: tensor for name, tensor in tensors.items() if name.startswith("average.")}
-    state.average = {name: torch.empty_like(parameters[name]).detach().copy_(tensor) for name, tensor in average.items()} or None
-
-
-def _save(run, state):
-    if run.folder is None:
-        return
-    tensors = _tensors(run, state)
-    for name, tensor in tensors.items():  # the update after a finite loss may still have overflowed: such a state is worth nothing
-        if not bool(tensor.isfinite().all()):
-            _not_finite(f"{name} became infinite or NaN", state, run.recipe, max(state.step - 1, 0))
-    tensors |= {"epoch.losses": state.losses, "epoch.correct": state.correct}
-    tensors |= {f"good.{name}": tensor for name, tensor in (state.good or {}).items()}
-    position = {key: getattr(state, key) for key in ("epoch", "step", "history", "seconds", "probe", "two_steps")}
-    # An epoch's end, before its evaluation, comes before the next one's start; an epoch done again comes after its first time.
-    number = (state.epoch + (state.two_steps and run.recipe.epochs)) * (len(state.losses) + 1) + state.step
-    state.saved = str(checkpoints.save_state(run.folder, number, tensors, {"run": run.settings, **position}))
-
-
-def _resume(run, steps, device):
-    """Return the state to go on from, and of its settings those that were left to the machine (none where there is no state)."""
-    state = _State(0, 0, [], 0.0, None, None)
-    _begin_epoch(state, 0, steps, device)
-    found = checkpoints.load_state(run.folder) if run.folder is not None else None
-    if found is None:
-        return state, {}
-    tensors, saved = found
-    for key, value in run.settings.items():
-        if saved["run"].get(key) != value:
-            raise ValueError(f"{run.folder} holds the state of another training ({key} {saved['run'].get(key)} there, {value} here); "
-                             "delete that folder or name another one")
-    _restore(run, state, {name: tensor.to(device) for name, tensor in tensors.items() if not name.startswith(("good.", "epoch."))})
-    state.good = {name[5:]: tensor.to(device) for name, tensor in tensors.items() if name.startswith("good.")} or None
-    for key in ("epoch", "step", "history", "seconds", "probe", "two_steps"):
-        setattr(state, key, saved[key])
-    state.losses.copy_(tensors["epoch.losses"])
-    state.correct.copy_(tensors["epoch.correct"])
-    state.saved = str(Path(run.folder))
-    return state, saved["run"]
 
 
 def _check(model, train, test, precision, compile, time_budget, folder):
