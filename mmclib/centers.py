@@ -6,6 +6,8 @@ import torch
 
 from mmclib import seeds
 
+__all__ = ["hierarchical_centers", "largest_cosine", "max_mahalanobis_centers", "optimised_centers", "random_centers"]
+
 
 def max_mahalanobis_centers(num_classes, feature_dim, radius=10.0):
     """The vertices of a regular simplex around the origin (Algorithm 1, App. B.1).

@@ -13,13 +13,24 @@ from torch.nn import functional as F
 from mmclib import checks
 from mmclib.distances import as_float, scaled_squared_distances, squared_distances
 
+__all__ = [
+    "CenterLoss", "ElasticMaxMahalanobisCenter", "LargeMarginGaussianMixture", "MaxMahalanobisCenter", "MaxMahalanobisLDA",
+    "SoftmaxCrossEntropy",
+]
+
 
 class SoftmaxCrossEntropy(nn.Module):
-    """Softmax cross-entropy on a linear layer (Eq. 1); weights He-normal as in Keras, biases zero."""
+    """Softmax cross-entropy on a linear layer (Eq. 1); weights He-normal as in Keras, biases zero.
 
-    def __init__(self, num_classes, feature_dim):
+    In training mode `label_smoothing` in [0, 1) shares that much of the target evenly among all classes (the paper has none).
+    """
+
+    def __init__(self, num_classes, feature_dim, label_smoothing=0.0):
         super().__init__()
         self.num_classes, self.feature_dim = _sizes(num_classes, feature_dim)
+        self.label_smoothing = _positive("label_smoothing", label_smoothing, zero=True)
+        if self.label_smoothing >= 1:
+            raise ValueError(f"label_smoothing must be below 1, got {label_smoothing!r}")
         self.linear = nn.Linear(feature_dim, num_classes)
         std = math.sqrt(2 / feature_dim) / 0.87962566103423978  # so that the standard deviation is √(2/d) after truncation
         nn.init.trunc_normal_(self.linear.weight, std=std, a=-2 * std, b=2 * std)
@@ -36,7 +47,8 @@ class SoftmaxCrossEntropy(nn.Module):
         """-log softmax(W z + b)_y: (N,) for reduction "none", else a scalar."""
         logits = self.logits(features)
         _check_labels(self, features, labels)
-        return _reduce(F.cross_entropy(logits, labels, reduction="none"), reduction)
+        smoothing = self.label_smoothing if self.training else 0.0
+        return _reduce(F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing), reduction)
 
 
 class CenterLoss(nn.Module):

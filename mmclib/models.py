@@ -6,6 +6,11 @@ from torch import nn
 
 from mmclib import checks
 
+__all__ = [
+    "BasicBlock", "Classifier", "GlobalAveragePool", "GlobalMaxPool", "Multiplied", "PreActivationBottleneck", "WhitenedConv2d",
+    "airbench", "resnet", "small_convnet", "whiten",
+]
+
 
 class Classifier(nn.Module):
     """Images in [0, 1] (N, C, H, W) -> logits (N, L): logits = head.logits(features), features = backbone(images - mean).

@@ -332,3 +332,14 @@ def test_every_head_checks_its_input(name):
             call(features * float("nan"))
     with pytest.raises(ValueError, match="labels must lie in"):
         head.loss(features, labels + L)
+
+
+def test_smoothed_cross_entropy_is_that_of_the_mixed_target_in_training_and_plain_in_evaluation():
+    torch.manual_seed(0)
+    head, z, labels = losses.SoftmaxCrossEntropy(5, 8, label_smoothing=0.2), torch.randn(6, 8), torch.arange(6) % 5
+    target = 0.8 * torch.eye(5)[labels] + 0.2 / 5
+    torch.testing.assert_close(head.loss(z, labels, "none"), -(target * head.logits(z).log_softmax(1)).sum(1))
+    plain = -head.logits(z).log_softmax(1).gather(1, labels[:, None])[:, 0]
+    torch.testing.assert_close(head.eval().loss(z, labels, "none"), plain)
+    with pytest.raises(ValueError, match="label_smoothing must be below 1"):
+        losses.SoftmaxCrossEntropy(5, 8, label_smoothing=1.0)
