@@ -24,13 +24,14 @@ def source(cell):
 class TestNotebook:
     def test_has_one_parameters_cell_of_literals(self, path):
         defaults = jobs.notebook_parameters(path)
-        assert defaults["profile"] == "demo"
+        assert defaults.get("profile") == (None if path.stem == "00_quickstart" else "demo")
 
-    def test_cells_are_short_and_define_nothing(self, path):
+    def test_cells_are_short_and_define_only_what_they_explain(self, path):
+        kinds, defined = (ast.FunctionDef, ast.ClassDef), []
         for cell in code_cells(path):
             assert source(cell).count("\n") < 15, source(cell)[:80]
-            kinds = (ast.FunctionDef, ast.ClassDef)
-            assert not any(isinstance(node, kinds) for node in ast.walk(ast.parse(source(cell)))), "definitions live in mmclib and artifact"
+            defined += [node.name for node in ast.parse(source(cell)).body if isinstance(node, kinds)]
+        assert len(defined) <= 3, f"machinery lives in mmclib and artifact, a notebook defines what it explains: {defined}"
 
     def test_is_committed_executed_in_order_without_errors(self, path):
         cells = [cell for cell in code_cells(path) if source(cell).strip()]
