@@ -34,6 +34,7 @@ class Run:
     output: str = ""
     claims: list[dict] = field(default_factory=list, init=False)
     receipts: list[str] = field(default_factory=list, init=False)
+    items: list[Item] = field(default_factory=list, init=False)  # what was shown
 
     def __post_init__(self):
         self.began = time.perf_counter()
@@ -58,20 +59,22 @@ class Run:
             print(f"{items.label(method)}: {len(specs)} evaluations")
 
     def show(self, *exhibits) -> Item | None:
-        """Show each exhibit (a function of profile and methods): title, sentence, table, figure; return the last one's item."""
-        item = None
-        for build in exhibits:
-            item = attempt(build, self.profile, self.methods)
-            if item is None:
-                print(NO_PART)
-                continue
+        """Show exhibits (functions of profile and methods): title, sentence, table, figure, notes; return the last one's item.
+
+        One that these models have no part in is left out, and where that is all of them, a line says so.
+        """
+        made = [attempt(build, self.profile, self.methods) for build in exhibits]
+        if all(item is None for item in made):
+            print(NO_PART)
+        for item in (item for item in made if item is not None):
             print(f"{item.name}. {item.title}\n{item.sentence}")
             for part in (item.table, item.figure):
                 if part is not None:
                     _display(part)
             if item.notes:
                 print(item.notes)
-        return item
+            self.items.append(item)
+        return made[-1]
 
     def claim(self, text: str, holds) -> None:
         """Print whether a claim holds and keep it for the receipt; what must hold on any machine is an assert's matter, not a claim's."""
@@ -101,6 +104,9 @@ def trained_on_digits(head, *, epochs=40, width=256, seed=0) -> Classifier:
     images, labels = data.load("digits", "train")
     images = images.double() / 255
     torch.manual_seed(seed)
+    for layer in head.modules():
+        if isinstance(layer, nn.Linear):  # drawn before the seed was set
+            layer.reset_parameters()
     body = nn.Sequential(nn.Flatten(), nn.Linear(images[0].numel(), width), nn.ReLU(), nn.Linear(width, head.feature_dim))
     model = Classifier(body, head).double()
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
