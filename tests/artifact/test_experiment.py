@@ -48,7 +48,7 @@ def test_a_bad_profile_is_refused_with_file_key_and_remedy(tmp_path, change, say
 
 
 def test_an_unknown_profile_names_the_known_ones():
-    with pytest.raises(ValueError, match="no profile 'full'; known: demo, paper, quick"):
+    with pytest.raises(ValueError, match="no profile 'full'; known: .*demo, paper, quick"):
         experiment.load_profile("full")
 
 
@@ -155,17 +155,6 @@ def test_table_1_has_the_papers_columns_and_each_evaluation_once():
     assert len({spec.path(profile) for spec in specs}) == len(specs)
     assert items.table_1(profile, "mmc-10")["pgd50_un_8"].settings["objective"] == "untargeted_1"
     assert items.table_1(profile, "lgm")["pgd50_tar_8"].settings["objective"] == "cross_entropy"
-
-
-def test_receipts_are_whole_or_absent(tmp_path):
-    path = tmp_path / "deep" / "receipt.json"
-    experiment.write_receipt(path, {"a": 1})
-    with pytest.raises(ValueError):
-        experiment.write_receipt(path, {"a": float("nan")})
-    assert experiment.read_receipt(path) == {"a": 1}
-    path.write_text('{"a": ')
-    with pytest.raises(ValueError, match="is damaged .* delete it"):
-        experiment.read_receipt(path)
 
 
 def test_the_command_line_says_what_is_wrong_in_one_line():
