@@ -4,7 +4,7 @@ import sys
 
 from artifact import experiment, jobs
 
-PROFILE = experiment.load_profile(config.get("profile", "demo"))
+PROFILE = experiment.load_profile(str(config.get("profile", "demo")))
 JOBS = jobs.plan(PROFILE)
 URGENCY = jobs.urgency(JOBS)
 
@@ -14,11 +14,12 @@ rule all:
 
 for job in JOBS:
     rule:
-        name: job.receipt.stem.replace("-", "_")
+        name: jobs.rule_name(job)
         input: [ancient(path) for path in job.needs]
-        output: job.outputs
+        # What is there and whole is never Snakemake's to remove: not before a job, not after one that failed or was killed.
+        output: [update(path) for path in job.outputs]
         threads: PROFILE.threads
         priority: int(URGENCY[job.receipt])
         resources: gpu=int(PROFILE.device == "cuda")
-        params: name=job.name, profile=config.get("profile", "demo"), python=sys.executable
-        shell: "{params.python} -m artifact job {params.name:q} --profile {params.profile:q}"
+        params: name=job.name, profile=str(config.get("profile", "demo")), python=sys.executable
+        shell: "exec {params.python:q} -m artifact job {params.name:q} --profile {params.profile:q}"

@@ -2,18 +2,18 @@
 
 import argparse
 import fnmatch
+import json
 import os
-import subprocess
 import sys
 import time
 
-from artifact import jobs, slices
-from artifact.experiment import ROOT, Profile, load_profile, read_receipt
+from artifact import jobs, processes, slices
+from artifact.experiment import ROOT, Profile, load_profile, pin_folders, read_receipt
 
 
 def choose_profile(named: str | None) -> tuple[Profile, str]:
     """The profile to run and why: the one named, else paper where there is CUDA and demo where not."""
-    if named:
+    if named is not None:
         return load_profile(named), "named"
     import torch
     if torch.cuda.is_available():
@@ -38,24 +38,42 @@ def show_items(items: list[dict], profile: Profile) -> None:
     print(f"\nall of them on one page: figures/{profile.name}/index.html")
 
 
+def snakemake(profile: Profile, todo: list, parallel: int, targets: tuple = ()) -> list[str]:
+    """The command that makes the jobs to do, or only those behind `targets` (receipts)."""
+    # A receipt is whole or not there, so an interrupted run needs no repair: no lock to break, unfinished jobs go on. Snakemake asks for
+    # outputs alone; a job whose own receipt is there while one that it stands for is not has to be named.
+    forced = ["--forcerun", *(jobs.rule_name(job) for job in todo)] if todo else []
+    return [sys.executable, "-m", "snakemake", *forced, "--snakefile", str(ROOT / "Snakefile"), "--directory", str(ROOT),
+            "--cores", str(parallel * profile.threads), "--config", f"profile={json.dumps(profile.source)}",
+            "--quiet", "all", "--nolock", "--rerun-incomplete", "--keep-incomplete", "--rerun-triggers", "input", "--keep-going",
+            "--resources", "gpu=1", *(["--", *map(str, targets)] if targets else [])]
+
+
 def reproduce(options) -> int:
     profile, why = choose_profile(options.profile)
-    todo = [job for job in jobs.plan(profile) if not job.done()]
+    todo = jobs.to_do(jobs.plan(profile))
     parallel = options.jobs or jobs.workers(profile)
     announce(profile, why, todo, parallel)
     if todo:
-        # A receipt is whole or not there, so an interrupted run needs no repair: no lock to break, unfinished jobs go on.
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(ROOT),
-                   "--cores", str(parallel * profile.threads), "--config", f"profile={profile.source}",
-                   "--quiet", "all", "--nolock", "--rerun-incomplete", "--rerun-triggers", "input", "--keep-going",
-                   "--resources", "gpu=1"]
-        code = subprocess.run(command, cwd=ROOT).returncode
-        if code:
+        preflight(profile, todo)
+        code = processes.run(snakemake(profile, todo, parallel), cwd=ROOT)
+        if code and jobs.to_do(jobs.plan(profile)):
             print(f"\nnot everything was made; what is done stays done. The failed jobs' notebooks are under logs/{profile.name}/; "
                   "mend what they name and run the same command again", file=sys.stderr)
             return code
     summarise(profile)
     return 0
+
+
+def preflight(profile: Profile, todo: list) -> None:
+    """Ask for the device and the data sets before the first job does; raises as the job would."""
+    if all(job.notebook in ("01_theory", "08_report") for job in todo):
+        return
+    from artifact.compute import trained
+    from mmclib import data
+    trained.start(profile)
+    for name in dict.fromkeys(profile.dataset(model) for model in profile.models):
+        data.load(name, "test")
 
 
 def run(options) -> int:
@@ -66,12 +84,16 @@ def run(options) -> int:
         from artifact.rehearsal import rehearsal
         profile = rehearsal(profile, "cuda" if torch.cuda.is_available() else "cpu")
     planned = slices.by_worth(jobs.plan(profile))
-    todo = [job for job in planned if not job.done() and fnmatch.fnmatch(job.name, options.only)]
+    asked = [job for job in planned if fnmatch.fnmatchcase(job.name, options.only) or job.name == options.only]
+    if not asked:
+        raise ValueError(f"no job of profile {profile.name!r} matches {options.only!r}; known: {', '.join(job.name for job in planned)}")
+    todo = jobs.to_do(asked)
     announce(profile, why, todo, options.jobs)
     if options.dry_run:
         for job in todo:
             print(f"{jobs.describe(job.seconds):>9}  {job.name}")
         return 0
+    preflight(profile, todo)
     ends = time.monotonic() + options.time_budget if options.time_budget else None
     failed = []
     if options.jobs > 1:
@@ -91,6 +113,7 @@ def run(options) -> int:
 
 
 def one_job(options) -> int:
+    processes.end_with_parent()  # of the Snakemake that started it
     profile = load_profile(options.profile)
     jobs.run_timed(profile, jobs.find(profile, options.name), jobs.run_notebook)
     return 0
@@ -140,6 +163,18 @@ def download(options) -> int:
     return 0
 
 
+def _at_least_one(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"it must be at least 1, got {text}")
+    return number
+
+
+def _seconds(text: str) -> float:
+    if not 0 < (number := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"it must be a number of seconds above 0, got {text}")
+    return number
+
+
 def main(arguments=None) -> int:
     parser = argparse.ArgumentParser(prog="artifact", description="Regenerate the paper's figures and tables.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -151,12 +186,12 @@ def main(arguments=None) -> int:
 
     sub = command(reproduce, "reproduce", "every figure and table of a profile, by Snakemake and papermill")
     sub.add_argument("--profile")
-    sub.add_argument("--jobs", type=int, help="jobs at the same time (default: as the cores allow)")
+    sub.add_argument("--jobs", type=_at_least_one, help="jobs at the same time (default: as the cores allow)")
     sub = command(run, "run", "the same jobs with PyTorch's stack alone: no Snakemake, Jupyter or network")
     sub.add_argument("--profile")
     sub.add_argument("--only", default="*", metavar="PATTERN", help="jobs whose name matches, such as 'train *'")
-    sub.add_argument("--time-budget", type=float, metavar="S", help="stop after so many seconds with the state saved")
-    sub.add_argument("--jobs", type=int, default=1, metavar="N", help="jobs at the same time, as processes that share the device (1)")
+    sub.add_argument("--time-budget", type=_seconds, metavar="S", help="stop after so many seconds with the state saved")
+    sub.add_argument("--jobs", type=_at_least_one, default=1, metavar="N", help="jobs at the same time, as processes that share the device (1)")
     sub.add_argument("--dry-run", action="store_true", help="list the jobs and what they would take")
     sub.add_argument("--rehearse", action="store_true", help="run every job in miniature, under the name PROFILE-rehearsal")
     sub = command(one_job, "job", "one job, by papermill (what the Snakefile calls)")
@@ -177,16 +212,44 @@ def main(arguments=None) -> int:
     sub = command(download, "download", "fetch data sets through torchvision into MMC_DATA (default data/)")
     sub.add_argument("names", nargs="+", choices=["mnist", "cifar10", "cifar100"], metavar="mnist|cifar10|cifar100")
     options = parser.parse_args(arguments)
+    # What is printed and read is UTF-8 in any locale: tables hold an epsilon.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+    pin_folders()
     try:
-        return options.function(options)
-    except (ValueError, FileNotFoundError, RuntimeError, FloatingPointError) as error:
+        with processes.stoppable():
+            code = options.function(options)
+            sys.stdout.flush()
+            return code
+    except BrokenPipeError:  # whoever read has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (Exception, MemoryError) as error:
         if os.environ.get("MMC_TRACEBACK"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_sentence(error)}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, processes.Stopped) as error:
         print("\nstopped; what is done stays done, and the same command goes on", file=sys.stderr)
-        return 130
+        return 128 + getattr(error, "number", 2)
+
+
+EXPECTED = (ValueError, RuntimeError, FloatingPointError, ModuleNotFoundError)
+
+
+def _sentence(error: Exception) -> str:
+    # What was raised on purpose says itself; of the rest, the system's own errors name their file, and others are named with the way to
+    # see more.
+    if isinstance(error, OSError):
+        if error.filename is None or error.strerror is None:
+            return str(error)
+        return f"{error.filename}: {error.strerror}" + (f" ({error.filename2})" if error.filename2 else "")
+    if isinstance(error, MemoryError):
+        return str(error) or "the memory ran out; run fewer jobs at the same time (--jobs 1), or a smaller batch_size"
+    if type(error) in EXPECTED:
+        return str(error)
+    return f"{type(error).__name__}: {error} (set MMC_TRACEBACK=1 to see where)"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from artifact.experiment import CLASSES, Profile, identity, model_identity, results_folder
+from artifact.experiment import CLASSES, Profile, identity, model_identity, model_receipt_path, read_receipt, results_folder
 
 # Row names as the paper prints them, then those of its variants.
 LABELS = {
@@ -77,6 +77,13 @@ class Evaluation:
         elif self.attack == "plane":  # all images forward once, a few attacked
             return self.images / 3 + 3 * steps * self.settings["inputs"]
         return self.images * steps
+
+
+def same_checkpoints(profile: Profile, receipt: dict) -> bool:
+    """Was an evaluation made of the very weights that the models' receipts name now? True where a model has no receipt to ask."""
+    used = {receipt["model"]: receipt["checkpoint_sha256"], **receipt.get("target_sha256", {})}
+    return all(read_receipt(path)["results"]["checkpoint_sha256"] == digest
+               for model, digest in used.items() if (path := model_receipt_path(profile, model)).exists())
 
 
 def method(model: str) -> str:

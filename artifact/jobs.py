@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from artifact import items, ladder, variants
-from artifact.experiment import ROOT, Profile, identity, model_identity, model_receipt_path, results_folder
+from artifact.experiment import ROOT, Profile, identity, model_identity, model_receipt_path, read_receipt, results_folder
 
 SECONDS_TO_START = 8  # a kernel and its imports
 SHARD_GRADIENTS = 400_000  # of one image each: the least work worth a kernel of its own
@@ -18,7 +18,10 @@ SHARD_GRADIENTS = 400_000  # of one image each: the least work worth a kernel of
 
 @dataclass(frozen=True)
 class Job:
-    """One notebook run; `outputs` are what it is done by, the receipt first; `needs` are other jobs' receipts."""
+    """One notebook run; `outputs` are what it is done by, the receipt first; `needs` are other jobs' receipts.
+
+    `makes` are the receipts of the models or evaluations that its own receipt stands for.
+    """
 
     name: str
     notebook: str
@@ -26,13 +29,25 @@ class Job:
     outputs: tuple[Path, ...]
     needs: tuple[Path, ...] = ()
     seconds: float = field(default=0, compare=False)  # estimate
+    makes: tuple[Path, ...] = ()
+    profile: Profile | None = field(default=None, compare=False, repr=False)
 
     @property
     def receipt(self) -> Path:
         return self.outputs[0]
 
+    def missing(self) -> list[Path]:
+        """What is not there, or is of other weights than the models' receipts name; ValueError that names a damaged receipt."""
+        return [path for path in dict.fromkeys([*self.outputs, *self.makes]) if not self._there(path)]
+
+    def _there(self, path: Path) -> bool:
+        if path.suffix != ".json" or not path.exists():
+            return path.exists()
+        receipt = read_receipt(path)
+        return receipt["kind"] != "evaluation" or self.profile is None or items.same_checkpoints(self.profile, receipt)
+
     def done(self) -> bool:
-        return all(path.exists() for path in self.outputs)
+        return not self.missing()
 
 
 def plan(profile: Profile) -> list[Job]:
@@ -57,10 +72,25 @@ def plan(profile: Profile) -> list[Job]:
     return jobs
 
 
-def _job(profile, name, notebook, key, *, needs=(), seconds=0.0, **parameters) -> Job:
+def to_do(planned: list[Job]) -> list[Job]:
+    """The jobs that are not done, and those that need one of them; ValueError that names a damaged receipt."""
+    waiting, todo = set(), []
+    for job in planned:
+        if waiting.intersection(job.needs) or not job.done():
+            waiting.add(job.receipt)
+            todo.append(job)
+    return todo
+
+
+def rule_name(job: Job) -> str:
+    """The job's name in the Snakefile."""
+    return job.receipt.stem.replace("-", "_")
+
+
+def _job(profile, name, notebook, key, *, needs=(), seconds=0.0, makes=(), **parameters) -> Job:
     receipt = results_folder(profile) / "notebooks" / f"{notebook}-{key}.json"
     parameters = {"profile": profile.source, "output": str(receipt), **parameters}
-    return Job(name, notebook, parameters, (receipt,), tuple(needs), SECONDS_TO_START + seconds)
+    return Job(name, notebook, parameters, (receipt,), tuple(needs), SECONDS_TO_START + seconds, tuple(makes), profile)
 
 
 def _training_jobs(profile) -> tuple[dict[str, Path], list[Job]]:
@@ -74,7 +104,8 @@ def _training_jobs(profile) -> tuple[dict[str, Path], list[Job]]:
             f"02_training-{identity('trainings', of=[model_identity(profile, model) for model in group])}.json")
         parameters = {"profile": profile.source, "model": first, "also": also, "output": str(receipt) if also else ""}
         seconds = sum(work[model] / _rate(profile, model) for model in group)
-        jobs.append(Job(f"train {', '.join(group)}", "02_training", parameters, (receipt,), seconds=SECONDS_TO_START + seconds))
+        makes = tuple(model_receipt_path(profile, model) for model in group)
+        jobs.append(Job(f"train {', '.join(group)}", "02_training", parameters, (receipt,), (), SECONDS_TO_START + seconds, makes, profile))
         trained |= dict.fromkeys(group, receipt)
     return trained, jobs
 
@@ -90,11 +121,12 @@ def _table_jobs(profile, trained, name, notebook, models, evaluations) -> list[J
         used = dict.fromkeys(model for spec in mine for model in spec.models())
         seconds = sum(spec.gradients() / _rate(profile, spec.model) for spec in mine)
         shards.append(_job(profile, f"{name}: {', '.join(group)}", notebook, key, needs=dict.fromkeys(trained[model] for model in used),
-                           seconds=seconds, methods=group))
+                           seconds=seconds, makes=[spec.path(profile) for spec in mine], methods=group))
     if len(shards) == 1:  # nothing to gather
         return [replace(shards[0], name=name)]
     key = identity(name, of=[shard.receipt.name for shard in shards])
-    return [*shards, _job(profile, name, notebook, key, needs=[shard.receipt for shard in shards], methods=list(models))]
+    makes = [path for shard in shards for path in shard.makes]
+    return [*shards, _job(profile, name, notebook, key, needs=[shard.receipt for shard in shards], makes=makes, methods=list(models))]
 
 
 def _shares(work: dict[str, float]) -> list[list[str]]:
@@ -140,7 +172,7 @@ def find(profile: Profile, name: str) -> Job:
 
 def notebook_parameters(path: Path) -> dict:
     """The names and default values in a notebook's one cell tagged `parameters`."""
-    cells = [cell for cell in json.loads(path.read_text())["cells"] if "parameters" in cell["metadata"].get("tags", ())]
+    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if "parameters" in cell["metadata"].get("tags", ())]
     if len(cells) != 1:
         raise ValueError(f"{path.name} must have exactly one cell tagged 'parameters', it has {len(cells)}")
     defaults = {}
@@ -175,14 +207,20 @@ def run_notebook(profile: Profile, job: Job) -> None:
     # Reading a notebook loads jsonschema, and that the grammar of a format no notebook uses: 2 s of each job, so it is not found.
     sys.modules.setdefault("rfc3987_syntax", None)
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
+
+    from artifact import kernel
 
     source, log = ROOT / "notebooks" / f"{job.notebook}.ipynb", log_path(profile, job)
     check_parameters(source, job.parameters)
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(str(source), str(log), job.parameters, kernel_name="python3", cwd=str(ROOT), progress_bar=False,
-                                   extra_arguments=["--log-level=50"])
+                                   extra_arguments=["--log-level=50"], kernel_manager_class=kernel.manager())
+    except DeadKernelError:
+        raise RuntimeError(f"{job.name}: the kernel of {source.name} was killed; where the memory ran out, run fewer jobs at the same time "
+                           f"(--jobs 1). What was saved stays; the executed notebook is {log.relative_to(ROOT)}") from None
     except PapermillExecutionError as error:
         trace = re.sub("\x1b\\[[0-9;]*m", "", "\n".join(error.traceback[-2:]))  # without a terminal's colours
         raise RuntimeError(f"{job.name}: cell {error.cell_index} of {source.name} failed\n{trace}\n"
@@ -198,7 +236,7 @@ def run_plain(profile: Profile, job: Job) -> None:
     source = ROOT / "notebooks" / f"{job.notebook}.ipynb"
     check_parameters(source, job.parameters)
     namespace = {"__name__": "__main__"}
-    for index, cell in enumerate(json.loads(source.read_text())["cells"]):
+    for index, cell in enumerate(json.loads(source.read_text(encoding="utf-8"))["cells"]):
         if cell["cell_type"] == "code":
             exec(compile("".join(cell["source"]), f"{source.name}, cell {index}", "exec"), namespace)
             if "parameters" in cell["metadata"].get("tags", ()):
@@ -207,9 +245,8 @@ def run_plain(profile: Profile, job: Job) -> None:
 
 
 def _require_receipt(job: Job, hint: str) -> None:
-    if not job.done():
-        missing = next(path for path in job.outputs if not path.exists())
-        raise RuntimeError(f"{job.name}: the notebook ended without writing {missing}; {hint}")
+    if missing := job.missing():
+        raise RuntimeError(f"{job.name}: the notebook ended without writing {missing[0]}; {hint}")
 
 
 def describe(seconds: float) -> str:

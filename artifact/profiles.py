@@ -1,5 +1,7 @@
 """Profiles: what to train, what to attack and how hard, read from profiles/*.yaml and refused with a sentence where they are wrong."""
 
+import os
+import re
 from pathlib import Path
 from types import UnionType
 from typing import Literal
@@ -25,7 +27,12 @@ from artifact.sections import (
     WhiteBox,
 )
 
+FAULTS_SHOWN = 20
+LARGEST = 200_000  # bytes of a profile's file
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 ROOT = Path(__file__).resolve().parent.parent
+SIZES = {"digits": {"train": 1297, "test": 500}, "digit-pairs": {"train": 10_000, "test": 2000}, "mnist": {"train": 60_000, "test": 10_000},
+         "cifar10": {"train": 50_000, "test": 10_000}, "cifar100": {"train": 50_000, "test": 10_000}}
 CLASSES = {"digits": 10, "digit-pairs": 100, "mnist": 10, "cifar10": 10, "cifar100": 100}
 STAND_INS = ("digits", "digit-pairs")
 MODEL_FIELDS = ("model", "models", "convergence_models", "table_3_model", "networks", "autoattack", "diagnosed",
@@ -65,6 +72,8 @@ class Profile(Strict):
     @model_validator(mode="after")
     def _references(self):
         for key, model in self.models.items():
+            if not _NAME.fullmatch(key) or len(key) > 100:
+                raise ValueError(f"models: {key[:100]!r} is no name of a model; letters, digits, dots, dashes and underscores are")
             if model.training not in self.training:
                 raise ValueError(f"models.{key}.training is {model.training!r}; known: {', '.join(self.training)}")
             training = self.training[model.training]
@@ -79,6 +88,21 @@ class Profile(Strict):
         for section, field, key in self.named_models():
             if key not in self.models:
                 raise ValueError(f"{section}.{field} names {key!r}; known models: {', '.join(self.models)}")
+        for section, field, keys in self.lists_of_models():
+            if len(set(keys)) != len(keys):
+                raise ValueError(f"{section}.{field} names {next(key for key in keys if keys.count(key) > 1)!r} twice")
+        for name, training in self.training.items():
+            for split in ("train", "test"):
+                asked, there = getattr(training, f"{split}_images"), SIZES[training.dataset][split]
+                if asked is not None and asked > there:
+                    raise ValueError(f"training.{name}.{split}_images is {asked}, and {training.dataset} has {there}")
+        for section in type(self).model_fields:
+            part = getattr(self, section)
+            for field in ("images", "features"):
+                for key in self._models_of(section) if isinstance(getattr(part, field, None), int) else []:
+                    asked, there = getattr(part, field), SIZES[self.dataset(key)]["test"]
+                    if asked > there:
+                        raise ValueError(f"{section}.{field} is {asked}, and the test set of {self.dataset(key)} ({key}) has {there}")
         if self.plane and self.training[self.models[self.plane.model].training].feature_dim != 2:
             raise ValueError(f"plane.model is {self.plane.model!r}, whose features must have 2 dimensions to be drawn")
         if self.plane and self.plane.model.removesuffix("-2d") not in self.white_box.models:
@@ -95,6 +119,19 @@ class Profile(Strict):
                 value = getattr(part, field)
                 groups = value.values() if isinstance(value, dict) else [[value] if isinstance(value, str) else value]
                 yield from ((section, field, key) for group in groups for key in group)
+
+    def lists_of_models(self):
+        """Yield (section, field, models) for every list of models, each of which names a model once."""
+        for section in type(self).model_fields:
+            part = getattr(self, section)
+            for field in (name for name in MODEL_FIELDS if isinstance(part, Strict) and isinstance(getattr(part, name, None), (list, dict))):
+                value = getattr(part, field)
+                yield from ((section, field, keys) for keys in (value.values() if isinstance(value, dict) else [value]))
+
+    def _models_of(self, section: str) -> list[str]:
+        # Tables of the variants use white_box's images.
+        sections = ("white_box", "cifar100", "depth", "variants") if section == "white_box" else (section,)
+        return [key for name, _, key in self.named_models() if name in sections]
 
     def dataset(self, model: str) -> str:
         return self.training[self.models[model].training].dataset
@@ -119,26 +156,83 @@ def _allowed_keys(where: tuple) -> list[str]:
     return sorted(set(kind.model_fields) - {"name", "source"})
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML as a profile may use it: no key twice, no number that YAML reads in another base than it looks."""
+
+
+def _mapping(loader, node, deep=False):
+    seen = set()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key.start_mark)
+        if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
+            raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is no word; put it in quotes", key.start_mark)
+        if key.value in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is there twice", key.start_mark)
+        seen.add(key.value)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+def _integer(loader, node):
+    if not re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", node.value):
+        raise yaml.constructor.ConstructorError(None, None, f"write {node.value!r} as a plain decimal number", node.start_mark)
+    return int(node.value)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+
+
+def _read(path: Path):
+    if path.stat().st_size > LARGEST:
+        raise ValueError(f"it is larger than {LARGEST} bytes, which no profile is")
+    loader = _Loader(path.read_bytes().decode("utf-8-sig"))
+    try:
+        node = loader.get_single_node()
+        if node is not None and _size(node, {}) > LARGEST:  # a few lines of aliases can stand for gigabytes
+            raise ValueError("its aliases stand for more than a profile holds")
+        return None if node is None else loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _size(node, known: dict) -> int:
+    """Nodes with every alias written out; ValueError where one holds itself."""
+    if id(node) in known:
+        if known[id(node)] is None:
+            raise ValueError("an alias holds itself")
+        return known[id(node)]
+    known[id(node)] = None
+    inner = [child for pair in node.value for child in pair] if isinstance(node, yaml.MappingNode) else node.value
+    known[id(node)] = 1 + (0 if isinstance(node, yaml.ScalarNode) else sum(_size(child, known) for child in inner))
+    return known[id(node)]
+
+
 def load_profile(name: str) -> Profile:
     """Read and validate profiles/<name>.yaml (or a path to a YAML file).
 
     Raises ValueError with a sentence for each fault that names the file, the key, and what is allowed.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else ROOT / "profiles" / f"{name}.yaml"
-    if not path.exists():
+    named = name.endswith((".yaml", ".yml"))
+    path = Path(os.path.abspath(os.path.expanduser(name))) if named else ROOT / "profiles" / f"{name}.yaml"
+    if not path.is_file():
         known = ", ".join(sorted(p.stem for p in (ROOT / "profiles").glob("*.yaml")))
         raise ValueError(f"there is no profile {name!r}; known: {known}, or the path of a YAML file")
     shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
     try:
-        settings = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{shown} is not valid YAML: {' '.join(str(error).split())}") from None
+        settings = _read(path)
+    except (yaml.YAMLError, OSError, ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{shown} is not valid YAML: {' '.join(str(error).split())[:300] or 'it is nested too deeply'}") from None
     if not isinstance(settings, dict):
         raise ValueError(f"{shown} must hold a mapping of keys to values, got {type(settings).__name__}")
     try:
-        return Profile(**settings | {"name": path.stem, "source": name})
+        return Profile(**settings | {"name": path.stem, "source": str(path) if named else name})
     except ValidationError as error:
-        raise ValueError("\n".join(f"{shown}: {_sentence(fault)}" for fault in error.errors())) from None
+        faults = [f"{shown}: {_sentence(fault)}" for fault in error.errors()]
+        more = [f"{shown}: and {len(faults) - FAULTS_SHOWN} more"] if len(faults) > FAULTS_SHOWN else []
+        raise ValueError("\n".join(faults[:FAULTS_SHOWN] + more)) from None
+    except (TypeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{shown} holds a key or a value that no profile has: {' '.join(str(error).split())[:300]}") from None
 
 
 def _sentence(fault: dict) -> str:

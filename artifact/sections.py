@@ -1,5 +1,6 @@
 """The sections of a profile, each with what it may hold: pydantic refuses unknown keys, wrong types and values out of range."""
 
+import re
 from fractions import Fraction
 from typing import Annotated, Literal
 
@@ -8,18 +9,19 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 def _number(value):
     # "8/255" as the paper writes it, and "1e-4", which YAML takes for a string.
-    if isinstance(value, str):
+    if isinstance(value, str) and len(value) <= 40 and not re.search(r"[eE][-+]?\d{4}", value):  # 1e9999999 has millions of digits
         try:
             return float(Fraction(value.replace(" ", "")))
-        except (ValueError, ZeroDivisionError):
+        except (ValueError, ZeroDivisionError, OverflowError):
             return value
     return value
 
 
-Number = Annotated[float, BeforeValidator(_number)]
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
 Ball = Annotated[Number, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Models = Annotated[list[str], Field(min_length=1)]
 
 
 class Strict(BaseModel):
@@ -65,7 +67,7 @@ class Training(Strict):
 
     @model_validator(mode="after")
     def _milestones(self):
-        wrong = sorted(self.milestones) != self.milestones or any(m >= self.epochs for m in self.milestones)
+        wrong = sorted(set(self.milestones)) != self.milestones or any(m >= self.epochs for m in self.milestones)
         if self.schedule == "steps" and wrong:
             raise ValueError(f"milestones must rise and stay below epochs = {self.epochs}, got {self.milestones}")
         return self
@@ -101,21 +103,32 @@ class Model(Strict):
 class WhiteBox(Strict):
     """Table 1: PGD, its convergence check, and accuracy against epsilon."""
 
-    models: list[str]
+    models: Models
     images: Count
     epsilons: Annotated[list[Ball], Field(min_length=2, max_length=2)]
     step_size: Positive
     steps: Annotated[list[Count], Field(min_length=2, max_length=2)] = [10, 50]
     restarts: Count = 1
-    convergence_steps: list[Count] = [100, 200]
+    convergence_steps: Annotated[list[Count], Field(min_length=1)] = [100, 200]
     convergence_models: list[str] = []
     curve_epsilons: list[Ball] = []
+
+    @model_validator(mode="after")
+    def _rising(self):
+        if not self.epsilons[0] < self.epsilons[1]:
+            raise ValueError(f"epsilons must rise, got {self.epsilons}")
+        steps = [*self.steps, *self.convergence_steps]
+        if sorted(set(steps)) != steps:
+            raise ValueError(f"steps and after them convergence_steps must rise, got {self.steps} and {self.convergence_steps}")
+        if sorted(set(self.curve_epsilons)) != self.curve_epsilons:
+            raise ValueError(f"curve_epsilons must rise, got {self.curve_epsilons}")
+        return self
 
 
 class CarliniWagner(Strict):
     """Table 2, part I: minimal l_2 distortion."""
 
-    models: list[str]
+    models: Models
     images: Count = 500
     binary_search_steps: Count = 9
     initial_const: Positive = 0.01
@@ -126,7 +139,7 @@ class CarliniWagner(Strict):
 class Spsa(Strict):
     """Table 2, part II, and Table 3: the attack without gradients."""
 
-    models: list[str]
+    models: Models
     images: Count = 1000
     epsilons: Annotated[list[Ball], Field(min_length=2, max_length=2)]
     evaluations: Annotated[int, Field(ge=2)] = 128
@@ -140,7 +153,7 @@ class Spsa(Strict):
 class Transformations(Strict):
     """Table 2, part III: Gaussian noise and rotation."""
 
-    models: list[str]
+    models: Models
     images: Count = 1000
     sigma: Positive = 0.05
     degrees: Positive = 30.0
@@ -150,7 +163,7 @@ class Transformations(Strict):
 class Transfer(Strict):
     """Fig. 4: examples crafted on one model and tried on the others."""
 
-    models: list[str]
+    models: Models
     images: Count
     epsilons: Annotated[list[Ball], Field(min_length=2, max_length=2)]
     step_size: Positive
@@ -172,7 +185,7 @@ class Plane(Strict):
 class Cifar100(Strict):
     """Table 4: the methods on a data set of 100 classes, attacked as the other tables say."""
 
-    models: list[str]
+    models: Models
 
 
 class Depth(Strict):
@@ -205,7 +218,7 @@ class Rules(Strict):
 class Verdict(Strict):
     """The ladder of ever stronger attacks, and what is made of it."""
 
-    models: list[str]
+    models: Models
     images: Count
     restarts: Annotated[int, Field(ge=2)] = 5
     classes: Count = 9  # of multi_targeted: so many wrong classes of each image

@@ -8,7 +8,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from artifact import jobs
+from artifact import jobs, processes
 from artifact.experiment import ROOT, Profile, TimeBudgetEnded
 
 LEAST = 1.0  # seconds of a slice: a job that has begun does something
@@ -85,6 +85,11 @@ def side_by_side(profile: Profile, todo: list[jobs.Job], ends: float | None, par
     finally:
         for process in running:
             process.terminate()
+        for process in running:
+            try:
+                process.wait(processes.SECONDS_TO_STOP)
+            except subprocess.TimeoutExpired:
+                process.kill()
     return failed
 
 
@@ -98,8 +103,8 @@ def _start(profile, job, ends) -> subprocess.Popen:
         command += ["--time-budget", str(max(LEAST, ends - time.monotonic()))]
     log = _log(profile, job)
     log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "w") as file:
-        return subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+    with open(log, "w", encoding="utf-8") as file:
+        return processes.start(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
 
 
 def _ending(profile, job, code) -> str:
@@ -108,5 +113,5 @@ def _ending(profile, job, code) -> str:
     if not code:
         return "stopped by the time budget, its state is saved"
     log = _log(profile, job)
-    said = log.read_text().strip().splitlines()
+    said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return f"failed ({os.path.relpath(log, ROOT)}): {said[-1] if said else f'exit status {code}'}"

@@ -4,7 +4,7 @@ import time
 
 from artifact.compute import probes, trained
 from artifact.experiment import Profile, model_identity, pack, read_receipt, write_receipt
-from artifact.items import Evaluation, num_classes
+from artifact.items import Evaluation, num_classes, same_checkpoints
 from mmclib import attacks, evaluation
 from mmclib.attacks.objectives import divided
 from mmclib.intervals import wilson_interval
@@ -15,9 +15,11 @@ def evaluate(profile: Profile, spec: Evaluation, *, progress: bool = False) -> d
     """The receipt of one evaluation: looked up, or computed (going on where an interrupted one stopped) and written."""
     trained.start(profile)
     path = spec.path(profile)
+    if found := _found(profile, path):  # before the lock, which a record that cannot be written to does not grant
+        return found
     with trained.only_one(path):
-        if path.exists():
-            return read_receipt(path)
+        if found := _found(profile, path):
+            return found
         model = trained.ensure_model(profile, spec.model)
         images, labels, digest = trained.load_data(profile.dataset(spec.model), "test", spec.images)
         began = time.perf_counter()
@@ -32,8 +34,17 @@ def evaluate(profile: Profile, spec: Evaluation, *, progress: bool = False) -> d
             "config": {"attack": spec.attack, "targeted": spec.targeted, "seed": profile.seed, **spec.settings},
             "results": results, "provenance": trained.provenance(profile, time.perf_counter() - began),
         }
+        if "targets" in spec.settings:
+            receipt["target_sha256"] = {name: trained.ensure_model(profile, name).receipt["results"]["checkpoint_sha256"]
+                                        for name in spec.settings["targets"]}
         write_receipt(path, receipt)
-        return receipt
+        return read_receipt(path)
+
+
+def _found(profile: Profile, path) -> dict | None:
+    # An evaluation of other weights than those that are there now is work to do again: no table row may mix two networks.
+    receipt = read_receipt(path) if path.exists() else None
+    return receipt if receipt and same_checkpoints(profile, receipt) else None
 
 
 def summary(outcome: evaluation.Evaluation) -> dict:

@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import os
 import platform
 import subprocess
 import time
@@ -63,7 +64,7 @@ def provenance(profile: Profile, seconds: float) -> dict:
 
 def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
@@ -73,8 +74,16 @@ def _processor() -> str:
 def only_one(path: Path):
     # Two jobs that miss the same model: one makes it, the other waits and finds it. The lock dies with its process.
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.parent / f".{path.stem}.lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with open(path.parent / f".{path.stem}.lock", "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            print(f"waiting for process {file.read().strip() or '(unknown)'}, which makes {path.name}", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {platform.node()}")
+        file.flush()
         yield
 
 
@@ -146,6 +155,8 @@ def train(profile: Profile, model: str, *, time_budget: float | None = None, pro
     """
     start(profile)
     receipt_path, folder = model_receipt_path(profile, model), checkpoint_folder(profile, model)
+    if receipt_path.exists():  # before the lock, which a record that cannot be written to does not grant
+        return _load(profile, model)
     with only_one(receipt_path):
         if receipt_path.exists():
             return _load(profile, model)
@@ -171,7 +182,7 @@ def train(profile: Profile, model: str, *, time_budget: float | None = None, pro
         }
         write_receipt(receipt_path, receipt)
         checkpoints.remove_states(folder)
-        return TrainedModel(classifier, receipt, receipt_path)
+        return TrainedModel(classifier, read_receipt(receipt_path), receipt_path)
 
 
 def _load(profile: Profile, model: str) -> TrainedModel:
@@ -204,4 +215,5 @@ def ensure_model(profile: Profile, model: str, *, progress: bool = False) -> Tra
 def write_notebook_receipt(output: str, results: dict, *, profile: Profile | None = None, began: float | None = None) -> None:
     """What a job is done by: the notebook's last step writes its results, whole or not at all, to the path `output`."""
     kept = provenance(profile, time.perf_counter() - began) if profile and began else {}
-    write_receipt(Path(output), {"kind": "notebook", "results": results, "provenance": kept})
+    path = Path(output)
+    write_receipt(path, {"identity": path.stem.rsplit("-", 1)[-1], "kind": "notebook", "results": results, "provenance": kept})

@@ -52,9 +52,16 @@ def attempt(build, profile: Profile, methods: list[str] | None = None) -> Item |
 
 def evaluation(profile: Profile, spec: items.Evaluation) -> dict:
     """The results of one evaluation's receipt."""
+    return _receipt(profile, spec)["results"]
+
+
+def _receipt(profile: Profile, spec: items.Evaluation) -> dict:
     if not spec.path(profile).exists():
         raise Missing(f"no receipt of {spec.attack} on {spec.model}")
-    return read_receipt(spec.path(profile))["results"]
+    receipt = read_receipt(spec.path(profile))
+    if not items.same_checkpoints(profile, receipt):
+        raise Missing(f"{spec.attack} on {spec.model} was made of another checkpoint than the model's receipt names")
+    return receipt
 
 
 def number(results: dict) -> dict:
@@ -65,7 +72,8 @@ def number(results: dict) -> dict:
 
 def correct(profile: Profile, spec: items.Evaluation) -> np.ndarray:
     """Which images were still classified correctly, as booleans."""
-    return unpack(evaluation(profile, spec)["correct"], spec.images)
+    receipt = _receipt(profile, spec)
+    return unpack(receipt["results"]["correct"], receipt["data"]["images"])
 
 
 def worst(flags: list[np.ndarray]) -> dict:

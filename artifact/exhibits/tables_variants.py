@@ -20,7 +20,7 @@ from artifact.exhibits.exhibit import (
     worst,
 )
 from artifact.exhibits.tables_more import NO_PAPER
-from artifact.experiment import Profile, unpack
+from artifact.experiment import Profile
 
 NAMES = {
     "digits": "digits",
@@ -205,7 +205,7 @@ def uncertainty(profile: Profile, methods: list[str] | None = None) -> Item:
     for model in chosen:
         spec = variants.uncertainty(profile, model)
         results = evaluation(profile, spec)
-        clean, right = np.array(results["clean"]), unpack(results["correct"], spec.images)
+        clean, right = np.array(results["clean"]), correct(profile, spec)
         asked = {"right from wrong": (clean[right], clean[~right])}
         for name, attacked in results["attacked"].items():
             text = {"cross_entropy": "cross-entropy PGD", "untargeted_1": "L_Ada^{un,1} PGD", "untargeted_2": "margin PGD"}[name]

@@ -1,9 +1,5 @@
 """A tiny profile through the whole path: trained, attacked, looked up, killed in the middle, drawn; receipts equal but for provenance."""
 
-import os
-import signal
-import subprocess
-import sys
 import time
 import warnings
 
@@ -82,23 +78,6 @@ def test_evaluations_are_looked_up_and_tables_drawn(tiny):
     assert unpacked.mean() == pytest.approx(receipts["sce"][0]["results"]["accuracy"])
     worst = tables.objectives(tiny).values.set_index(["model", "objective"])["accuracy"]
     assert all(worst[m, "worst"] <= worst[m, o] for m in ("sce", "mmc-10") for o in ("cross_entropy", "untargeted_1", "untargeted_2"))
-
-
-def test_a_killed_training_goes_on_to_the_same_receipt(tiny, tmp_path):
-    command = [sys.executable, "-c", f"from artifact import experiment; from artifact.compute import trained;"
-               f"trained.train(experiment.load_profile({tiny.source!r}), 'mmc-10', progress=False)"]
-    folder, receipt = experiment.checkpoint_folder(tiny, "mmc-10"), experiment.model_receipt_path(tiny, "mmc-10")
-    process = subprocess.Popen(command, env=os.environ)
-    while process.poll() is None and not folder.exists():
-        time.sleep(0.02)
-    time.sleep(0.2)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert subprocess.run(command, env=os.environ).returncode == 0
-    interrupted = told(experiment.read_receipt(receipt))
-    receipt.unlink()
-    subprocess.run(["rm", "-r", str(folder)], check=True)
-    assert told(trained.train(tiny, "mmc-10", progress=False).receipt) == interrupted
 
 
 def test_a_time_budget_stops_with_the_state_saved_and_the_next_call_goes_on(tiny):

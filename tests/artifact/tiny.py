@@ -16,5 +16,5 @@ white_box:
 
 
 def told(receipt):
-    """A receipt without when, where and in what time it was made."""
-    return {key: value for key, value in receipt.items() if key != "provenance"}
+    """A receipt without when, where and in what time it was made, and the checksum that covers this too."""
+    return {key: value for key, value in receipt.items() if key not in ("provenance", "sha256")}

@@ -1,0 +1,181 @@
+"""Receipts: what came out of one training, evaluation or notebook, written whole and believed only as far as it proves itself.
+
+A receipt's name ends in its identity, the hash of every setting that the result depends on. Reading one recomputes that identity from the
+settings that it holds, the checksum of its content, and every accuracy from the per-image outcomes behind it: what is edited, swapped,
+cut or flipped is named with the remedy, and never drawn.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from mmclib.intervals import wilson_interval
+
+# Part of every identity: raise it when a change of the code changes numbers, and all receipts become work to do again.
+REVISION = 1
+KEYS = {"identity", "kind", "model", "model_identity", "checkpoint_sha256", "target_sha256", "data", "config", "results", "provenance",
+        "sha256"}
+SHARES = ("accuracy", "test_accuracy", "success", "zero_gradients")
+
+
+def identity(kind: str, **settings) -> str:
+    """Hash what a result depends on to 12 hexadecimal digits."""
+    text = json.dumps({"revision": REVISION, "kind": kind, **settings}, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def pack(flags) -> str:
+    """Booleans (N,) as hexadecimal text, most significant bit first."""
+    return np.packbits(np.asarray(flags.cpu() if hasattr(flags, 'cpu') else flags)).tobytes().hex()
+
+
+def unpack(text: str, count: int) -> np.ndarray:
+    """The booleans (count,) behind `pack`; ValueError where the text holds fewer or more."""
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8))
+    if len(bits) != -(-count // 8) * 8 or bits[count:].any():
+        raise ValueError(f"its outcomes are not those of {count} images")
+    return bits[:count].astype(bool)
+
+
+def checksum(receipt: dict) -> str:
+    """The sha256 of a receipt's content, the checksum itself left out."""
+    content = {key: value for key, value in receipt.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def write_receipt(path: Path, receipt: dict) -> None:
+    """Write a receipt with its checksum as JSON, so that it is there whole or not at all, also after a power cut."""
+    path = Path(path)
+    receipt = json.loads(json.dumps(receipt, allow_nan=False))  # as it will be read: lists for tuples, text for keys
+    receipt["sha256"] = checksum(receipt)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(partial, "w", encoding="utf-8") as file:
+            json.dump(receipt, file, indent=1, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_receipt(path: Path) -> dict:
+    """Read and verify a receipt; ValueError names the file, what is wrong with it, and what to do.
+
+    A receipt that was written without a checksum is verified by its identity and its outcomes alone.
+    """
+    path = Path(path)
+    try:
+        receipt = _parse(path)
+        _verify(receipt, path)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise ValueError(f"{path} is damaged ({_words(error)}); delete it and run the same command again") from None
+    return receipt
+
+
+def whole(path: Path) -> bool:
+    """Is the receipt there? ValueError as in `read_receipt` where it is, but damaged."""
+    try:
+        read_receipt(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8 text"
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder"
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, (TypeError, AttributeError, OverflowError)):
+        return "a value has another type than a receipt's"
+    return " ".join(str(error).split())
+
+
+def _parse(path: Path) -> dict:
+    def once(pairs):
+        if len(dict(pairs)) != len(pairs):
+            names = [name for name, _ in pairs]
+            raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r} is there twice")
+        return dict(pairs)
+
+    def refuse(text):
+        raise ValueError(f"it holds {text}, which is no number")
+
+    def number(text):
+        if not np.isfinite(value := float(text)):
+            refuse(text)
+        return value
+
+    receipt = json.loads(path.read_bytes().decode("utf-8"), object_pairs_hook=once, parse_constant=refuse, parse_float=number)
+    if not isinstance(receipt, dict):
+        raise ValueError(f"it holds a {type(receipt).__name__} where a receipt should be")
+    return receipt
+
+
+def _verify(receipt: dict, path: Path) -> None:
+    kind, results = receipt["kind"], receipt["results"]
+    _require(receipt.keys() <= KEYS, f"a receipt has no key {next(iter(receipt.keys() - KEYS), '')!r}")
+    _require(isinstance(results, dict), "results is no mapping of names to values")
+    _require("sha256" not in receipt or receipt["sha256"] == checksum(receipt), "its sha256 is not that of its content")
+    if kind == "model":
+        made = identity("model", **receipt["config"])
+        name, folder, count = f"{receipt['model']}-{made}", "models", receipt["data"]["test_images"]
+        _require(path.parent.name == folder, f"a model's receipt lies under {folder}/")
+        share = unpack(results["test_correct"], count).mean()
+        _agrees(results["test_accuracy"], share, "test_accuracy", count)
+    elif kind == "evaluation":
+        config, count = dict(receipt["config"]), receipt["data"]["images"]
+        fixed = {key: config.pop(key) for key in ("attack", "targeted", "seed")}
+        made = identity("evaluation", model=receipt["model_identity"], images=count, settings=config, **fixed)
+        name = f"{fixed['attack']}-{'targeted-' * fixed['targeted']}{made}"
+        _require(path.parent.name == receipt["model"], f"it is of model {receipt['model']!r}, and its folder is another's")
+        _recompute(results, count)
+    elif kind == "notebook":
+        name = made = receipt.get("identity")  # of a notebook's settings it holds none
+        _require(made is None or path.stem.endswith(f"-{made}"), f"its identity {made} is not its file's")
+        name = path.stem
+    else:
+        raise ValueError(f"there is no kind {kind!r} of receipt")
+    _require(kind == "notebook" or receipt["identity"] == made,
+             f"its identity {receipt.get('identity')} is not that of its settings, {made}")
+    _require(path.stem == name, f"by what it holds its name is {name}.json")
+
+
+def _recompute(value, count: int) -> None:
+    # Accuracy and interval, wherever they stand, must be those of the outcomes beside them.
+    if not isinstance(value, dict):
+        return
+    for name in SHARES:
+        if isinstance(share := value.get(name), (int, float, bool)):
+            _require(isinstance(share, (int, float)) and not isinstance(share, bool) and 0 <= share <= 1, f"{name} is {share}")
+    if "correct" in value or "interval" in value or isinstance(value.get("accuracy"), (int, float)):
+        flags = unpack(value["correct"], count)
+        if "accuracy" in value:
+            _agrees(value["accuracy"], flags.mean(), "accuracy", count)
+            right = wilson_interval(int(flags.sum()), count)
+            _require(np.allclose(value["interval"], right, rtol=0, atol=1e-9),
+                     f"its interval is {value['interval']}, and its outcomes say {list(right)}")
+    for inner in value.values():
+        _recompute(inner, count)
+
+
+def _agrees(said, share: float, name: str, count: int) -> None:
+    _require(isinstance(said, (int, float)) and not isinstance(said, bool) and abs(said - share) <= 1e-9,
+             f"{name} is {said}, and the outcomes of its {count} images say {share:g}")
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ValueError(otherwise)

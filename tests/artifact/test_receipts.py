@@ -1,0 +1,152 @@
+"""Receipts cannot lie: whatever is edited, cut, swapped or flipped is named with the remedy, with a checksum and mostly without one."""
+
+import json
+import random
+
+import pytest
+
+from artifact import experiment, items, receipts
+from artifact.exhibits import exhibit
+
+QUICK = experiment.ROOT / "results" / "quick"
+ATTACK = next((QUICK / "evaluations" / "sce").glob("pgd-*.json"))
+MODEL = next((QUICK / "models").glob("sce-*.json"))
+TRANSFER = next((QUICK / "evaluations" / "sce").glob("transfer_pgd-*.json"))
+NOTEBOOK = next((QUICK / "notebooks").glob("03_white_box-*.json"))
+
+
+def copied(path, folder, sealed):
+    """A committed receipt in a folder of the same shape; `sealed` gives it the checksum that it is written with today."""
+    new = folder / path.relative_to(QUICK)
+    new.parent.mkdir(parents=True, exist_ok=True)
+    if sealed:
+        receipts.write_receipt(new, receipts.read_receipt(path))
+    else:
+        new.write_bytes(path.read_bytes())
+    return new
+
+
+def refused(path):
+    with pytest.raises(ValueError, match="is damaged .*; delete it and run the same command again") as error:
+        receipts.read_receipt(path)
+    assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
+
+
+def test_the_committed_record_proves_itself():
+    found = list(QUICK.rglob("*.json"))
+    assert len(found) > 190 and all(receipts.read_receipt(path) for path in found)
+
+
+@pytest.mark.parametrize("source", [ATTACK, MODEL, TRANSFER, NOTEBOOK], ids=lambda path: path.parent.name)
+def test_what_is_written_is_what_is_read(source, tmp_path):
+    before = receipts.read_receipt(source)
+    after = receipts.read_receipt(copied(source, tmp_path, sealed=True))
+    assert after.pop("sha256") and after == before
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"null", b"[]", b"{}", b"3", b'"x"', b"\xff\xfe{}", b'{"kind": "model"}', b"[" * 100_000,
+                                     b'{"kind": "notebook", "results": {"a": NaN}}', b'{"kind": "notebook", "results": {"a": 1e999}}',
+                                     b'{"kind": "notebook", "results": {"a": 1, "a": 2}}', b'{"kind": "notebook", "results": []}',
+                                     b'{"kind": "card", "results": {}}', b'{"kind": ["model"], "results": {}}'])
+def test_what_is_no_receipt_is_named(tmp_path, content):
+    path = tmp_path / "models" / "sce-000000000000.json"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    refused(path)
+
+
+def test_a_folder_in_a_receipts_place_is_named(tmp_path):
+    refused(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        receipts.read_receipt(tmp_path / "absent.json")
+    with pytest.raises(ValueError):
+        receipts.write_receipt(tmp_path / "a" / "b.json", {"a": float("nan")})
+    assert not list(tmp_path.rglob("*b.json*"))
+
+
+def of_another(receipt):
+    receipt["results"]["correct"] = "f" * 50
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+@pytest.mark.parametrize("change", [
+    *[lambda r, value=value: r["results"].update(accuracy=value) for value in (0.9, -0.5, 1e308, True, "0.4", None, 2)],
+    *[lambda r, value=value: r["results"].update(interval=value) for value in ([0.1, 0.9], [0.9], None, "x")],
+    *[lambda r, value=value: r["results"].update(correct=value) for value in ("", "00", "zz", None, "f" * 400)],
+    lambda r: r["results"].update(zero_gradients=1.5), lambda r: r["results"].pop("correct"), lambda r: r["results"].pop("interval"),
+    of_another, lambda r: r.update(identity="0" * 12), lambda r: r.update(kind="model"), lambda r: r.update(model="mmc-10"),
+    lambda r: r.update(model_identity="0" * 12), lambda r: r.pop("config"), lambda r: r["config"].update(epsilon=0.5),
+    lambda r: r["config"].update(seed=1), lambda r: r["config"].update(targeted=True), lambda r: r["data"].update(images=100),
+    lambda r: r["data"].update(images="200"), lambda r: r["data"].pop("images"), lambda r: r.update(results=[]),
+])
+def test_an_edited_evaluation_is_refused(tmp_path, change, sealed):
+    path = copied(ATTACK, tmp_path, sealed)
+    receipt = json.loads(path.read_bytes())
+    change(receipt)
+    path.write_text(json.dumps(receipt), encoding="utf-8")
+    refused(path)
+
+
+@pytest.mark.parametrize("change", [lambda r: r["results"].update(test_accuracy=0.99), lambda r: r["config"].update(radius=3.0),
+                                    lambda r: r["data"].update(test_images=9), lambda r: r.update(model="mmc-10")])
+def test_an_edited_model_is_refused(tmp_path, change):
+    path = copied(MODEL, tmp_path, sealed=False)
+    receipt = json.loads(path.read_bytes())
+    change(receipt)
+    path.write_text(json.dumps(receipt), encoding="utf-8")
+    refused(path)
+
+
+def test_swapped_receipts_are_refused(tmp_path):
+    for source, place in ((ATTACK, TRANSFER), (MODEL, ATTACK), (NOTEBOOK, MODEL), (ATTACK, MODEL)):
+        path = copied(place, tmp_path, sealed=False)
+        path.write_bytes(source.read_bytes())
+        if source is not NOTEBOOK:  # an old notebook's says nothing of itself; by its use it is found out below
+            refused(path)
+    other = tmp_path / "evaluations" / "mmc-10" / ATTACK.name
+    other.parent.mkdir(parents=True)
+    other.write_bytes(ATTACK.read_bytes())
+    refused(other)
+    notebook = copied(NOTEBOOK, tmp_path, sealed=False)
+    receipts.write_receipt(notebook, {"identity": "0" * 12, "kind": "notebook", "results": {}})
+    refused(notebook)
+
+
+@pytest.mark.parametrize("source", [ATTACK, MODEL, TRANSFER], ids=lambda path: path.parent.name)
+def test_a_flipped_bit_is_never_read_as_another_receipt(tmp_path, source):
+    path = copied(source, tmp_path, sealed=True)
+    right, content, chance = receipts.read_receipt(path), path.read_bytes(), random.Random(0)
+    silent = 0
+    for _ in range(60):
+        flipped = bytearray(content)
+        flipped[chance.randrange(len(flipped))] ^= 1 << chance.randrange(8)
+        path.write_bytes(flipped)
+        try:  # a flip among blanks changes nothing
+            silent += receipts.read_receipt(path) != right
+        except ValueError as error:
+            assert "delete it and run the same command again" in str(error)
+    assert silent == 0
+
+
+def test_tables_take_the_receipts_own_count(tmp_path, monkeypatch):
+    profile = experiment.load_profile("quick")
+    spec = items.table_1(profile, "sce")["clean"]
+    assert len(exhibit.correct(profile, spec)) == profile.white_box.images
+    assert len(exhibit.correct(profile, spec)) == receipts.read_receipt(spec.path(profile))["data"]["images"]
+    with pytest.raises(ValueError, match="not those of 11 images"):
+        receipts.unpack("fff0", 11)
+
+
+def test_an_evaluation_of_another_checkpoint_is_not_drawn(tmp_path, monkeypatch):
+    monkeypatch.setenv("MMC_RESULTS", str(tmp_path))
+    profile = experiment.load_profile("quick")
+    spec = items.table_1(profile, "sce")["clean"]
+    for source in (MODEL, QUICK / spec.path(profile).relative_to(tmp_path / "quick")):
+        copied(source, tmp_path / "quick", sealed=True)
+    assert exhibit.evaluation(profile, spec)["accuracy"] > 0
+    path = experiment.model_receipt_path(profile, "sce")
+    receipt = receipts.read_receipt(path)
+    receipt["results"]["checkpoint_sha256"] = "0" * 64
+    receipts.write_receipt(path, receipt)
+    with pytest.raises(exhibit.Missing, match="another checkpoint"):
+        exhibit.evaluation(profile, spec)
