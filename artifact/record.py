@@ -37,7 +37,7 @@ def block(profile: Profile) -> str:
             receipt = read_receipt(path)
             network, made = receipt["config"]["network"], receipt["provenance"]
             lines.append(
-                f"| {items.label(model)} | {network['dataset']} | {network['epochs']} | {100 * receipt['results']['test_accuracy']:.2f} "
+                f"| {items.label(profile, model)} | {network['dataset']} | {network['epochs']} | {100 * receipt['results']['test_accuracy']:.2f} "
                 f"| {made['epoch_seconds'][-1] / 3600:.2f} | {made['device']} | `{path.stem}` |"
             )
     for name in SHOWN:

@@ -13,6 +13,7 @@ from artifact.exhibits.exhibit import (
     epsilon_text,
     evaluation,
     figure_title,
+    looks,
     number,
     paper_table,
     shown,
@@ -21,6 +22,7 @@ from artifact.exhibits.exhibit import (
     worst,
 )
 from artifact.experiment import Profile, model_receipt_path, read_receipt
+from artifact.methods import OBJECTIVES, paper_label
 
 
 def table_1(profile: Profile, methods: list[str] | None = None) -> Item:
@@ -29,10 +31,10 @@ def table_1(profile: Profile, methods: list[str] | None = None) -> Item:
     printed, rows, long = paper_table("table1.csv"), {}, []
     for model in methods:
         cells = {column: number(evaluation(profile, spec)) for column, spec in items.table_1(profile, model).items()}
-        rows[items.label(model)] = {column_title(profile, column): shown(cell) for column, cell in cells.items()}
+        rows[items.label(profile, model)] = {column_title(profile, column): shown(cell) for column, cell in cells.items()}
         for column, cell in cells.items():
-            paper = printed[column].get(items.label(model))
-            long.append({"method": items.label(model), "column": column, **cell, "paper": paper,
+            paper = printed[column].get(paper_label(profile, model))
+            long.append({"method": items.label(profile, model), "column": column, **cell, "paper": paper,
                          "verdict": verdict(profile, cell["accuracy"], paper)})
     values = pd.DataFrame(long)
     papers = printed.rename(columns=_paper_title)
@@ -80,7 +82,7 @@ def objectives(profile: Profile, methods: list[str] | None = None) -> Item:
         cells = {name: number(evaluation(profile, spec)) for name, spec in specs.items()}
         cells["worst"] = worst([correct(profile, spec) for spec in specs.values()])
         masked = evaluation(profile, specs["cross_entropy"])["zero_gradients"]
-        rows[items.label(model)] = {**{figures.OBJECTIVES[name][0].replace("$", ""): shown(cell) for name, cell in cells.items()},
+        rows[items.label(profile, model)] = {**{OBJECTIVES[name].name: shown(cell) for name, cell in cells.items()},
                                     "zero gradients of cross-entropy (%)": f"{100 * masked:.1f}"}
         long += [{"model": model, "objective": name, **cell} for name, cell in cells.items()]
     values = pd.DataFrame(long).round(4)
@@ -93,7 +95,7 @@ def objectives(profile: Profile, methods: list[str] | None = None) -> Item:
                 f"{rows['MMC-10']['zero gradients of cross-entropy (%)']} % of the images; the paper's adaptive objective leaves "
                 f"{with_interval(at.loc['untargeted_1'])}, the margin {with_interval(at.loc['untargeted_2'])}")
     return Item("Objectives", "objectives", title, says, pd.DataFrame(rows).T, None, values,
-                figures.objective_bars(values, figure_title(profile, title)), "Beyond the paper. Worst case: per image over the three.")
+                figures.objective_bars(values, looks(profile, methods), figure_title(profile, title)), "Beyond the paper. Worst case: per image over the three.")
 
 
 def convergence(profile: Profile, methods: list[str] | None = None) -> Item:
@@ -104,13 +106,13 @@ def convergence(profile: Profile, methods: list[str] | None = None) -> Item:
     rows, long = {}, []
     for model in methods:
         cells = {steps: number(evaluation(profile, spec)) for steps, spec in items.convergence(profile, model).items()}
-        rows[items.label(model)] = {f"PGD-{steps}": shown(cell) for steps, cell in cells.items()}
+        rows[items.label(profile, model)] = {f"PGD-{steps}": shown(cell) for steps, cell in cells.items()}
         long += [{"model": model, "steps": steps, **cell} for steps, cell in cells.items()]
     values = pd.DataFrame(long)
     last, settled = profile.white_box.convergence_steps[-1], profile.white_box.steps[1]
     by_steps = values.set_index(["model", "steps"])["accuracy"]
     says = "; ".join(
-        f"{items.label(m)}: {by_steps[m, settled] - by_steps[m, last]:.1f} points from PGD-{settled} to PGD-{last}" for m in methods
+        f"{items.label(profile, m)}: {by_steps[m, settled] - by_steps[m, last]:.1f} points from PGD-{settled} to PGD-{last}" for m in methods
     )
     return Item("Convergence", "convergence", f"Accuracy (%) under PGD un, ε = {epsilon_text(profile.white_box.epsilons[0])}, by steps",
                 says, pd.DataFrame(rows).T, None, values.round(4),
@@ -131,11 +133,11 @@ def curve(profile: Profile, methods: list[str] | None = None) -> Item:
     most = values[values["epsilon"] == values["epsilon"].max()]
     best = most.loc[most["accuracy"].idxmax()]
     says = (
-        f"at ε = {epsilon_text(best['epsilon'])} the most robust model is {items.label(best['model'])}, which keeps {with_interval(best)}"
+        f"at ε = {epsilon_text(best['epsilon'])} the most robust model is {items.label(profile, best['model'])}, which keeps {with_interval(best)}"
     )
     title = f"PGD-{profile.white_box.steps[0]} with the margin objective"
     return Item("Curve", "accuracy_against_epsilon", "Accuracy against epsilon", says, values=values.round(4),
-                figure=figures.accuracy_against_epsilon(values, figure_title(profile, title)), notes="Beyond the paper.")
+                figure=figures.accuracy_against_epsilon(values, looks(profile, methods), figure_title(profile, title)), notes="Beyond the paper.")
 
 
 def figure_3a(profile: Profile, methods: list[str] | None = None) -> Item:
@@ -152,10 +154,10 @@ def figure_3a(profile: Profile, methods: list[str] | None = None) -> Item:
                 long.append({"model": model, "epoch": epoch["epoch"], "seconds": seconds, "test_error": 100 * (1 - epoch["test_accuracy"])})
     values = pd.DataFrame(long)
     last = values.groupby("model", sort=False).last()
-    says = "; ".join(f"{items.label(m)} ends at {last.loc[m, 'test_error']:.1f} % after {last.loc[m, 'seconds']:.1f} s"
+    says = "; ".join(f"{items.label(profile, m)} ends at {last.loc[m, 'test_error']:.1f} % after {last.loc[m, 'seconds']:.1f} s"
                      for m in ("sce", "mmc-10", "at-tar-sce", "at-tar-mmc-10") if m in last.index)
-    title = figure_title(profile, "Test error against training time")
+    title = figure_title(profile, "Test error by epoch")
     return Item("Figure 3a", "figure_3a", "Test error against training time", says, values=values.round(4),
-                figure=figures.training_curves(values, title),
-                notes="Time without the test passes, one model at a time in its process; on a shared machine it carries other work's load, "
-                "and the verdict's claim (iii) measures a step's cost in alternation instead.")
+                figure=figures.training_curves(values, looks(profile, last.index), title),
+                notes="Drawn by epoch: the seconds in the CSV (without the test passes) carry a shared machine's load, and claim (iii) of the "
+                "verdict measures what a step of MMC costs over one of SCE, in alternation.")
