@@ -32,7 +32,7 @@ class Item:
 
     @property
     def sentence(self) -> str:
-        return self.says.rstrip(".") + "."
+        return self.says[:1].upper() + self.says[1:].rstrip(".") + "."
 
 
 class Missing(LookupError):
@@ -102,6 +102,17 @@ def clean(profile: Profile, model: str, images: int) -> np.ndarray:
 def looks(profile: Profile, models) -> dict[str, dict]:
     """How each model is drawn, by its key."""
     return {model: look(profile, model) for model in models}
+
+
+def pivot(values: pd.DataFrame) -> pd.DataFrame:
+    """The table of a tidy frame with columns method, title and accuracy (%): a row for each method, both in their first order."""
+    texts = values.assign(text=values["accuracy"].map("{:.1f}".format)).pivot(index="method", columns="title", values="text")
+    return texts.loc[list(dict.fromkeys(values["method"])), list(dict.fromkeys(values["title"]))].rename_axis(None).rename_axis(None, axis=1)
+
+
+def worded(table: pd.DataFrame) -> list[bool]:
+    """Which columns hold sentences, which read from the left."""
+    return [bool(table.iloc[:, place].astype(str).str.contains("[a-z]{4}").any()) for place in range(table.shape[1])]
 
 
 def shown(cell: dict) -> str:

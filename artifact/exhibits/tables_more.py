@@ -4,7 +4,7 @@ import pandas as pd
 
 from artifact import items
 from artifact.exhibits import figures
-from artifact.exhibits.exhibit import Item, NotPlanned, epsilon_text, evaluation, figure_title, number, shown, with_interval
+from artifact.exhibits.exhibit import Item, NotPlanned, epsilon_text, evaluation, figure_title, number, pivot, shown, with_interval
 from artifact.experiment import ROOT, Profile
 from artifact.methods import short
 
@@ -54,17 +54,16 @@ def table_2_distortion(profile: Profile, methods: list[str] | None = None) -> It
 
 def table_2_spsa(profile: Profile, methods: list[str] | None = None) -> Item:
     """Table 2, part II: accuracy under SPSA."""
-    rows, long, plan = {}, [], profile.spsa
+    long, plan = [], profile.spsa
     titles = {f"{goal}_{place}": f"SPSA {goal}, ε = {epsilon_text(epsilon)}" for goal in ("tar", "un")
               for place, epsilon in zip(("8", "16"), plan.epsilons if plan else (), strict=False)}
     for model in _methods(plan, methods):
         cells = {column: number(evaluation(profile, spec)) for column, spec in items.spsa(profile, model).items()}
-        rows[items.label(profile, model)] = {titles[column]: shown(cell) for column, cell in cells.items()}
-        long += [{"model": model, "column": column, **cell} for column, cell in cells.items()]
+        long += [{"model": model, "method": items.label(profile, model), "column": column, "title": titles[column], **cell} for column, cell in cells.items()]
     values = pd.DataFrame(long)
     says = _compare(profile, values, "un_8", titles["un_8"])
     return Item("Table 2-II", "table_2_spsa", f"Accuracy (%) under SPSA, {plan.evaluations} evaluations a step", says,
-                pd.DataFrame(rows).T, None, values.round(4),
+                pivot(values), None, values.round(4),
                 notes=f"{plan.images} images, {plan.steps} Adam steps, learning rate {plan.learning_rate}, δ = {plan.delta}. {NO_PAPER}")
 
 

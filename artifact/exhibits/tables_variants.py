@@ -15,6 +15,7 @@ from artifact.exhibits.exhibit import (
     evaluation,
     figure_title,
     number,
+    pivot,
     shown,
     with_difference,
     worst,
@@ -88,8 +89,8 @@ def _table_4_says(profile, chosen) -> str:
         parts.append(f"{_title(profile, column)}: MMC-10 over SCE by {with_difference(gap)}")
     held = difference(correct(profile, mine["pgd10_un_8"]), correct(profile, theirs["pgd10_un_8"]))[1] > 0
     strong = difference(correct(profile, mine["margin"]), correct(profile, theirs["margin"]))[1] > 0
-    return (f"The claim that MMC-10 is more robust than SCE {'holds' if held else 'fails'} at 95 % under the paper's attack "
-            f"and {'holds' if strong else 'fails'} under the margin. {'; '.join(parts)}")
+    return (f"At 95 %, MMC-10 is {'' if held else 'not '}more robust than SCE under the paper's attack and {'' if strong else 'not '}under the "
+            f"margin. {'; '.join(parts)}")
 
 
 def table_5(profile: Profile, methods: list[str] | None = None) -> Item:
@@ -147,7 +148,7 @@ def _table_5_says(profile, networks, methods) -> str:
 def _variant_item(name, stem, title, group, notes=""):
     def build(profile: Profile, methods: list[str] | None = None) -> Item:
         chosen = _chosen(variants.groups(profile).get(group, []), methods)
-        rows, long, left = {}, [], {}
+        long, left = [], {}
         for model in chosen:
             specs = variants.variant(profile, model)
             cells = {column: number(evaluation(profile, spec)) for column, spec in specs.items()}
@@ -160,8 +161,7 @@ def _variant_item(name, stem, title, group, notes=""):
                 "untargeted_2": "margin",
                 "worst": "worst case",
             }
-            rows[items.label(profile, model)] = {titles[column]: shown(cell) for column, cell in cells.items()}
-            long += [{"model": model, "method": items.label(profile, model), "column": column, **cell} for column, cell in cells.items()]
+            long += [{"model": model, "method": items.label(profile, model), "column": column, "title": titles[column], **cell} for column, cell in cells.items()]
         values = pd.DataFrame(long).round(4)
         figure = None
         if group == "radius":
@@ -169,7 +169,7 @@ def _variant_item(name, stem, title, group, notes=""):
             figure = figures.against_radius(values.assign(radius=values["model"].map(radii)), figure_title(profile, title))
         plan = profile.white_box
         data = NAMES[profile.dataset(chosen[0])]
-        return Item(name, stem, title, _variant_says(profile, chosen, left), pd.DataFrame(rows).T, None, values, figure,
+        return Item(name, stem, title, _variant_says(profile, chosen, left), pivot(values), None, values, figure,
                     f"Beyond the paper. {data[0].upper() + data[1:]}, {plan.images} test images, PGD-{plan.steps[1]}, untargeted, "
                     f"ε = {epsilon_text(plan.epsilons[0])}. Worst case: per image over the two objectives. {notes}".strip())
     return build

@@ -119,7 +119,7 @@ def figure_2(results):
     sigmas = rf"$\sigma_k={softmax['sigma']:g}<\sigma_{{\tilde k}}={softmax['rival_sigma']:g}$"
     axes[0].set(ylabel="feature 2", title=f"(a) g-SCE, {sigmas}")
     axes[1].plot(*mmc["center"], "+", color="black")
-    axes[1].annotate(r"$\mu^*_y$", mmc["center"], (-44, 28), textcoords="offset points", arrowprops={"arrowstyle": "-", "linewidth": 0.6},
+    axes[1].annotate(r"$\mu^*_y$", mmc["center"], (-62, 3), textcoords="offset points", arrowprops={"arrowstyle": "-", "linewidth": 0.6},
                      bbox={"boxstyle": "round,pad=0.05", **BEHIND_TEXT}, zorder=6)
     axes[1].set(ylabel="feature 2", title="(b) MMC, own scale")
     axes[2].plot(results["losses"], softmax["radii"], color=SCE,

@@ -151,11 +151,11 @@ def claims(profile: Profile, methods: list[str] | None = None) -> Item:
     judged = {claim: judge(profile, rules) for claim, (judge, needed) in rows.items() if set(needed) <= set(chosen)}
     if not judged:
         raise NotPlanned("the claims are about sce and mmc-10")
-    table = pd.DataFrame({claim: dict(zip(("rule", "measured", "verdict"), (rule, measured, LEVELS[level]), strict=True))
+    table = pd.DataFrame({claim: {"verdict": LEVELS[level], "measured": measured, "rule": rule}
                           for claim, (rule, measured, level) in judged.items()}).T
     for claim, (_, needed) in rows.items():
         if claim not in judged:
-            table.loc[claim] = ["–", f"needs {', '.join(model for model in needed if model not in chosen)}, not here", "not judged"]
+            table.loc[claim] = ["not judged", f"needs {', '.join(model for model in needed if model not in chosen)}, not here", "–"]
     values = table.rename_axis("claim").reset_index()
     says = "; ".join(f"{claim}: {row.verdict}" for claim, row in table.iterrows())
     return Item("Verdict", "verdict", "What holds of the paper's conclusion", says, table, None, values,

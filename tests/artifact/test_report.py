@@ -1,12 +1,14 @@
 """Verdicts, words and files of the report, apart from any run."""
 
+import re
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from artifact import experiment, items, methods, report
+from artifact import experiment, items, methods, page, report
 from artifact.exhibits import exhibit, figures
 
 
@@ -73,6 +75,29 @@ def test_a_table_is_written_in_every_format(tmp_path):
     assert "| MMC-10 (100 %_x) |" in (tmp_path / "table_9.md").read_text()
     latex = (tmp_path / "table_9.tex").read_text()
     assert r"100 \%\_x" in latex and r"$\varepsilon$ = 8/255" in latex and r"\toprule" in latex
+    assert r"\caption{A title}" in latex and r"\label{tab:table_9}" in latex
+
+
+def test_every_committed_latex_table_is_plain_ascii_with_balanced_math():
+    for path in (experiment.ROOT / "figures" / "quick").glob("*.tex"):
+        text = path.read_text()
+        assert text.isascii(), path.name
+        assert text.replace(r"\$", "").count("$") % 2 == 0 and not re.search(r"(?<!\\)[%#]", text.partition("\n")[2]), path.name
+
+
+def test_a_header_has_epsilon_over_attack_over_goal():
+    rows = page.header(["Clean", "PGD-10 tar, ε = 8/255", "PGD-10 un, ε = 8/255", "PGD-50 un, ε = 8/255"])
+    assert rows == [[("Clean", 1, 3), ("ε = 8/255", 3, 1)], [("PGD-10", 2, 1), ("PGD-50", 1, 1)], [("tar", 1, 1), ("un", 1, 1), ("un", 1, 1)]]
+    assert page.header(["a", "b"]) == [[("a", 1, 1), ("b", 1, 1)]]
+
+
+def test_a_page_opens_with_the_verdicts_and_marks_the_best(tmp_path):
+    profile = experiment.load_profile("quick")
+    made = [report.ITEMS[name](profile) for name in ("Table 1", "Ladder", "Verdict")]
+    text = page.write(profile, tmp_path, made).read_text()
+    assert text.index('class="chips"') < text.index('src="ladder.png"') < text.index("<nav") < text.index('id="table_1"')
+    cells = {cell.text: cell for name, row in page.grid(made[0]).rows for cell in row if name == "MMC-10"}
+    assert cells["71.5"].best and cells["8.0"].paper == "24.8" and cells["8.0"].interval == "5.0–12.6"
 
 
 def test_a_models_name_comes_from_its_fields_whatever_its_key():
@@ -129,7 +154,7 @@ def texts(figure, renderer):
     """Every text that a figure shows, with its box in pixels."""
     shown = [*figure.texts, *([figure._suptitle] if figure._suptitle else []), *(text for key in figure.legends for text in key.texts)]
     for axes in figure.axes:
-        shown += [axes.title, *axes.texts, *(axes.get_legend().texts if axes.get_legend() else [])]
+        shown += [axes.title, *(axes.texts if axes.name != "3d" else []), *(axes.get_legend().texts if axes.get_legend() else [])]
         if axes.axison and axes.name != "3d":
             for axis in (axes.xaxis, axes.yaxis):
                 shown.append(axis.label)
