@@ -4,38 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from artifact.experiment import CLASSES, Profile, identity, model_identity, model_receipt_path, read_receipt, results_folder
+from artifact.methods import label as label
 
-# Row names as the paper prints them, then those of its variants.
-LABELS = {
-    "sce": "SCE",
-    "center": "Center loss",
-    "mmlda": "MMLDA",
-    "lgm": "L-GM",
-    "mmc-10-rand": "MMC-10 (rand)",
-    "mmc-10": "MMC-10",
-    "mmc-100": "MMC-100",
-    "at-tar-sce": "AT_tar10 (SCE)",
-    "at-tar-mmc-10": "AT_tar10 (MMC-10)",
-    "at-tar-mmc-100": "AT_tar10 (MMC-100)",
-    "mmc-10-2d": "MMC-10, 2 features",
-    "at-un-sce": "AT_un10 (SCE)",
-    "at-un-mmc-10": "AT_un10 (MMC-10)",
-    "mmc-1": "MMC-1",
-    "mmc-3": "MMC-3",
-    "mmc-30": "MMC-30",
-    "mmc-10-abs": "MMC-10, absolute",
-    "mmc-10-huber": "MMC-10, Huber",
-    "at-un-mmc-10-abs": "AT_un10 (MMC-10, absolute)",
-    "at-un-mmc-10-huber": "AT_un10 (MMC-10, Huber)",
-    "emc-0.01": "EMC-10, α = 0.01",
-    "emc-0.1": "EMC-10, α = 0.1",
-    "emc-1": "EMC-10, α = 1",
-    "hm-10-3": "HM (10, 3)",
-    "hm-10-5": "HM (10, 5)",
-    "hm-10-5-rot": "HM (10, 5), rotated",
-    "hm-10-10-rot": "HM (10, 10), rotated",
-}
-PLACES = ("pairs-", "cifar100-", "mnist-", "deep-")  # what a model's key may begin with: its data set and network, said elsewhere
 ADAPTIVE = ("mmc", "mmc-rand", "mmc-hm", "emc")  # losses attacked with the paper's adaptive objectives (App. B.4)
 
 
@@ -84,17 +54,6 @@ def same_checkpoints(profile: Profile, receipt: dict) -> bool:
     used = {receipt["model"]: receipt["checkpoint_sha256"], **receipt.get("target_sha256", {})}
     return all(read_receipt(path)["results"]["checkpoint_sha256"] == digest
                for model, digest in used.items() if (path := model_receipt_path(profile, model)).exists())
-
-
-def method(model: str) -> str:
-    """The method of a model's key, without data set and network: `pairs-deep-mmc-10` is `mmc-10`."""
-    while place := next((place for place in PLACES if model.startswith(place)), ""):
-        model = model.removeprefix(place)
-    return model
-
-
-def label(model: str) -> str:
-    return LABELS.get(method(model), model)
 
 
 def objective(profile: Profile, model: str, targeted: bool) -> str:

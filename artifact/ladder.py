@@ -3,12 +3,8 @@
 from artifact import items
 from artifact.experiment import Profile, model_identity
 from artifact.items import Evaluation
+from artifact.methods import RUNGS as RUNGS
 
-RUNGS = {  # name: what it adds to the rung before
-    "cross_entropy": "PGD, cross-entropy", "divided": "logits divided by 2C²", "untargeted_1": "L_Ada^{un,1} (the paper's)",
-    "untargeted_2": "margin, L_Ada^{un,2}", "restarts": "margin, restarts", "multi_targeted": "margin, every wrong class",
-    "autoattack": "AutoAttack (standard)",
-}
 PRESET = ("mmc", "mmc-rand", "mmlda")  # losses whose logits are distances to centers of a known norm C
 
 

@@ -56,7 +56,7 @@ class Run:
                 for spec in specs:
                     measure.evaluate(self.profile, spec)
             self.receipts += [spec.path(self.profile).name for spec in specs]
-            print(f"{items.label(method)}: {len(specs)} evaluations")
+            print(f"{items.label(self.profile, method)}: {len(specs)} evaluations")
 
     def show(self, *exhibits) -> Item | None:
         """Show exhibits (functions of profile and methods): title, sentence, table, figure, notes; return the last one's item.

@@ -1,47 +1,138 @@
-"""One HTML page that shows every figure and table of a profile, with the paper's numbers where they exist."""
+"""One HTML page that shows every figure and table of a profile: what came out first, the paper's numbers inside the tables."""
 
-import html
+import re
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
-from artifact.experiment import Profile
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-CSS = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin: 2.5rem 0 .3rem; border-top: 1px solid #ddd; padding-top: 1rem }
-table { border-collapse: collapse; font-size: .82rem; margin: .6rem 0; font-variant-numeric: tabular-nums; display: block;
-        overflow-x: auto }
-th, td { padding: .25rem .55rem; text-align: right; border-bottom: 1px solid #e5e5e5 }
-th:first-child { text-align: left; white-space: nowrap }
-thead th { border-bottom: 2px solid #888; vertical-align: bottom } caption { text-align: left; font-weight: 600; padding: .3rem 0 }
-img { max-width: 100%; height: auto } .says { background: #f4f6f8; padding: .5rem .8rem; border-left: 3px solid #0072B2 }
-.notes { color: #555; font-size: .85rem } .stand-in { background: #fff4e0; padding: .5rem .8rem; border-left: 3px solid #E69F00 }
-"""
+from artifact import methods
+from artifact.exhibits.exhibit import worded
+from artifact.experiment import Profile, read_receipt, results_folder
+
+CHIPS = {"holds": "holds", "holds in part": "part", "does not hold": "fails", "not judged": "open"}  # a verdict's class in the template
+GROUPS = ("The paper", "Beyond it", "Can it be trusted?")
+TRUST = ("convergence", "self_checks", "verdict")
+_ATTACKED = re.compile(r"(?P<attack>.+?) (?P<goal>tar|un|margin), ε = (?P<epsilon>.+)")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number or text of a table, with its interval and the paper's number where there are any."""
+
+    text: str
+    interval: str = ""
+    paper: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table as the template draws it: header rows of (text, columns, rows), and rows of a name and cells."""
+
+    caption: str
+    header: list[list[tuple[str, int, int]]]
+    rows: list[tuple[str, list[Cell]]]
+    words: list[bool]  # columns of sentences, which read from the left
+    columns: list[str]
+
+
+def _environment() -> Environment:
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, autoescape=True,
+                              trim_blocks=True, lstrip_blocks=True)
+    environment.filters["symbols"] = lambda text: Markup(methods.html(str(text)))
+    return environment
 
 
 def write(profile: Profile, folder: Path, items: list) -> Path:
     """Write figures/<profile>/index.html over the files beside it."""
-    parts = [f"<h1>Rethinking Softmax Cross-Entropy Loss for Adversarial Robustness: profile {html.escape(profile.name)}</h1>"]
-    if not profile.comparable:
-        parts.append(f'<p class="stand-in">Made with: {html.escape(profile.title)}. These numbers are real, but not the paper\'s setting, '
-                     "so none is called reproduced or not; the paper's own stand beside them for orientation.</p>")
-    for item in items:
-        parts.append(
-            f'<h2 id="{item.stem}">{html.escape(item.name)}. {html.escape(item.title)}</h2><p class="says">{html.escape(item.sentence)}</p>'
-        )
-        if item.figure is not None:
-            parts.append(f'<img src="{item.stem}.png" alt="{html.escape(item.title)}" loading="lazy">')
-        if item.table is not None:
-            parts.append(_table(item.table, "This run"))
-        if item.paper is not None:
-            parts.append(_table(item.paper, "The paper (CIFAR-10)"))
-        if item.values is not None and "verdict" in item.values and profile.comparable:
-            parts.append(_table(item.values.pivot(index="method", columns="column", values="verdict"), "Verdict per number"))
-        parts.append(f'<p class="notes">{html.escape(item.notes)} Numbers: <a href="{item.stem}.csv">{item.stem}.csv</a></p>')
+    by_stem = {item.stem: item for item in items}
+    groups = {name: [item for item in items if _group(item) == name] for name in GROUPS}
+    claims = by_stem["verdict"].table["verdict"] if "verdict" in by_stem else {}
+    text = _environment().get_template("report.html.j2").render(
+        profile=profile, groups={name: found for name, found in groups.items() if found}, grids={item.stem: grid(item) for item in items},
+        ladder=by_stem.get("ladder"), headline=headline(by_stem.get("ladder")), chips=CHIPS, claims=dict(claims),
+        made=provenance(profile))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "index.html"
-    path.write_text(f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-                    f"<title>MMC: {html.escape(profile.name)}</title><style>{CSS}</style><body>{''.join(parts)}</body></html>")
+    path.write_text(text)
     return path
+
+
+def _group(item) -> str:
+    return GROUPS[0] if item.stem.startswith(("figure_", "table_")) else GROUPS[2] if item.stem in TRUST else GROUPS[1]
+
+
+def headline(ladder) -> str:
+    """What came out, in one sentence; empty without a ladder that MMC-10 and the paper's attack are part of."""
+    if ladder is None:
+        return ""
+    rows = ladder.values[ladder.values["model"] == "mmc-10"].set_index("rung")
+    if not {"clean", "untargeted_1"} <= set(rows.index):
+        return ""
+    return (f"Made again here, MMC-10 classifies {rows.loc['clean', 'own']:.1f} % of the images, {rows.loc['untargeted_1', 'own']:.1f} % under "
+            f"the paper's own attack, and {rows['accuracy'].iloc[-1]:.1f} % once every image may be attacked in the way that is worst for it.")
+
+
+def provenance(profile: Profile) -> dict:
+    """What made the receipts: commits, processors, hours of training and of attacks, and the day of the last."""
+    receipts = [read_receipt(path) for kind in ("models", "evaluations") for path in sorted((results_folder(profile) / kind).rglob("*.json"))]
+    made = [receipt["provenance"] for receipt in receipts]
+    return {"receipts": len(made), "commits": sorted({(one.get("commit") or "unknown")[:10] for one in made}),
+            "devices": sorted({one["device"] for one in made}), "hours": timedelta(seconds=sum(one["seconds"] for one in made)).total_seconds() / 3600,
+            "last": max((one["finished"] for one in made), default="")[:10]}
+
+
+def grid(item) -> Grid | None:
+    """An item's table with intervals, the paper's numbers and the best of each column; None where it is a figure alone."""
+    if item.table is None:
+        return None
+    table, columns = item.table, [str(column) for column in item.table.columns]
+    known = {}
+    if {"method", "title", "accuracy", "low", "high"} <= set(item.values.columns):
+        known = {(row["method"], row["title"]): row for row in item.values.to_dict("records")}
+    rows = []
+    for name, texts in zip(table.index, table.itertuples(index=False, name=None), strict=True):
+        cells = []
+        for column, text in zip(columns, texts, strict=True):
+            number = known.get((name, column))
+            if number is None:
+                cells.append(Cell("" if pd.isna(text) else str(text)))
+                continue
+            paper = number.get("paper")
+            peers = [found["accuracy"] for (_, place), found in known.items() if place == column]
+            best = len(peers) > 1 and number["accuracy"] == max(peers) > min(peers)
+            cells.append(Cell(str(text), f"{number['low']:.1f}–{number['high']:.1f}",
+                              str(paper).replace("<=", "≤ ") if paper is not None and not pd.isna(paper) else "", best))
+        rows.append((str(name), cells))
+    return Grid(f"{item.name}. {item.title}", header(columns), rows, worded(table), columns)
+
+
+def header(columns: list[str]) -> list[list[tuple[str, int, int]]]:
+    """Header rows of (text, columns, rows): epsilon over attack over goal where titles say so, one row otherwise."""
+    found = [_ATTACKED.fullmatch(column) for column in columns]
+    if sum(match is not None for match in found) < 2:
+        return [[(column, 1, 1) for column in columns]]
+    rows: list[list] = [[], [], []]
+    before: tuple = ()
+    for column, match in zip(columns, found, strict=True):
+        if match is None:
+            rows[0].append((column, 1, 3))
+            before = ()
+            continue
+        path = (f"ε = {match['epsilon']}", match["attack"])
+        for level in (0, 1):
+            if before[:level + 1] == path[:level + 1]:
+                text, across, down = rows[level][-1]
+                rows[level][-1] = (text, across + 1, down)
+            else:
+                rows[level].append((path[level], 1, 1))
+        rows[2].append((match["goal"], 1, 1))
+        before = path
+    return rows
 
 
 class Tables:
@@ -51,9 +142,5 @@ class Tables:
         self.items = [item for item in items if item.table is not None]
 
     def _repr_html_(self) -> str:
-        return "".join(_table(item.table, f"{item.name}. {item.title}") + f"<p>{html.escape(item.sentence)}</p>" for item in self.items)
-
-
-def _table(frame, caption: str) -> str:
-    text = frame.rename_axis(None).rename_axis(None, axis=1).to_html(border=0, na_rep="")
-    return text.replace("<thead>", f"<caption>{html.escape(caption)}</caption><thead>", 1)
+        draw = _environment().get_template("table.html.j2").module.draw
+        return "".join(draw(grid(item)) + Markup("<p>{}</p>").format(Markup(methods.html(item.sentence))) for item in self.items)

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from artifact import items, report
+from artifact import items, methods, report
 from artifact.exhibits.exhibit import Missing
 from artifact.experiment import ROOT, Profile, model_receipt_path, read_receipt
 
@@ -42,7 +42,7 @@ def block(profile: Profile) -> str:
             receipt = read_receipt(path)
             network, made = receipt["config"]["network"], receipt["provenance"]
             lines.append(
-                f"| {items.label(model)} | {network['dataset']} | {network['epochs']} | {100 * receipt['results']['test_accuracy']:.2f} "
+                f"| {methods.symbols_html(items.label(profile, model))} | {network['dataset']} | {network['epochs']} | {100 * receipt['results']['test_accuracy']:.2f} "
                 f"| {made['epoch_seconds'][-1] / 3600:.2f} | {made['device']} | `{path.stem}` |"
             )
     for name in SHOWN:

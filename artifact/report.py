@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from artifact import jobs, page
+from artifact import jobs, methods, page
 from artifact.exhibits import figures, tables, tables_more, tables_variants, theory, verdict
-from artifact.exhibits.exhibit import Item, Missing, NotPlanned
+from artifact.exhibits.exhibit import Item, Missing, NotPlanned, worded
 from artifact.experiment import ROOT, Profile, read_receipt
 
 NOT_MADE = "not made yet"
@@ -111,15 +111,21 @@ def write_item(folder: Path, item: Item) -> list[str]:
         files = [f"{item.stem}.csv"]
     if item.table is not None:
         (folder / f"{item.stem}.md").write_text(markdown(item))
-        style = item.table.style.format(escape="latex").format_index(escape="latex").format_index(escape="latex", axis=1)
-        text = style.to_latex(hrules=True, column_format="l" + "r" * item.table.shape[1])
-        (folder / f"{item.stem}.tex").write_text(text.replace("ε", r"$\varepsilon$"))
+        (folder / f"{item.stem}.tex").write_text(latex(item))
         files += [f"{item.stem}.md", f"{item.stem}.tex"]
     return files
 
 
+def latex(item: Item) -> str:
+    """A table for pdflatex and booktabs, with caption and label; sentences in columns of 4 cm."""
+    table = item.table.fillna("").astype(str).map(methods.latex)
+    table.index, table.columns = [[methods.latex(str(name)) for name in names] for names in (table.index, table.columns)]
+    text = table.style.to_latex(hrules=True, column_format=("p{4cm}" if max(map(len, table.index)) > 40 else "l") + "".join("p{4cm}" if word else "r" for word in worded(item.table)),
+                                caption=methods.latex(item.title), label=f"tab:{item.stem}", position="t", position_float="centering")
+    return f"% needs \\usepackage{{booktabs}}\n{text}"
+
+
 def markdown(item: Item) -> str:
     """A table with its title, notes and sentence."""
-    words = [item.table[column].str.contains("[a-z]{4}").any() for column in item.table]  # sentences read from the left
-    table = item.table.to_markdown(disable_numparse=True, colalign=["left", *("left" if word else "right" for word in words)])
-    return f"**{item.name}.** {item.title}\n\n{table}\n\n{item.notes}\n\n{item.sentence}\n"
+    table = item.table.to_markdown(disable_numparse=True, colalign=["left", *("left" if word else "right" for word in worded(item.table))])
+    return methods.symbols_html(f"**{item.name}.** {item.title}\n\n{table}\n\n{item.notes}\n\n{item.sentence}\n")

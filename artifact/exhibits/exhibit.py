@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 from artifact import items
-from artifact.experiment import ROOT, Profile, read_receipt, unpack
-from mmclib.intervals import wilson_interval
+from artifact.experiment import ROOT, Profile, model_receipt_path, read_receipt, unpack
+from artifact.methods import look
+from mmclib.intervals import paired_interval, wilson_interval
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Item:
 
     @property
     def sentence(self) -> str:
-        return self.says.rstrip(".") + "."
+        return self.says[:1].upper() + self.says[1:].rstrip(".") + "."
 
 
 class Missing(LookupError):
@@ -85,13 +86,41 @@ def worst(flags: list[np.ndarray]) -> dict:
 
 def difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
     """Difference of two accuracies on the same images, in points, with its paired 95 % interval."""
-    each = 100 * (first.astype(float) - second.astype(float))
-    half = 1.96 * each.std(ddof=1) / len(each) ** 0.5
-    return each.mean(), each.mean() - half, each.mean() + half
+    only = int((first & ~second).sum()), int((second & ~first).sum())
+    low, high = paired_interval(int((first & second).sum()), *only, int((~first & ~second).sum()))
+    return 100 * (only[0] - only[1]) / len(first), 100 * low, 100 * high
 
 
 def with_difference(gap: tuple[float, float, float]) -> str:
-    return f"{gap[0]:+.1f} points [{gap[1]:+.1f}, {gap[2]:+.1f}]"
+    low, high = signed(gap[1]), signed(gap[2])
+    return f"{signed(gap[0])} points [{low}, {high}]"
+
+
+def signed(points: float) -> str:
+    """With its sign and one decimal; what rounds to nothing is 0.0, never -0.0."""
+    return f"{points:+.1f}" if round(points, 1) else "0.0"
+
+
+def clean(profile: Profile, model: str, images: int) -> np.ndarray:
+    """Which of the first test images the trained model classifies correctly, as booleans."""
+    receipt = read_receipt(model_receipt_path(profile, model))
+    return unpack(receipt["results"]["test_correct"], receipt["data"]["test_images"])[:images]
+
+
+def looks(profile: Profile, models) -> dict[str, dict]:
+    """How each model is drawn, by its key."""
+    return {model: look(profile, model) for model in models}
+
+
+def pivot(values: pd.DataFrame) -> pd.DataFrame:
+    """The table of a tidy frame with columns method, title and accuracy (%): a row for each method, both in their first order."""
+    texts = values.assign(text=values["accuracy"].map("{:.1f}".format)).pivot(index="method", columns="title", values="text")
+    return texts.loc[list(dict.fromkeys(values["method"])), list(dict.fromkeys(values["title"]))].rename_axis(None).rename_axis(None, axis=1)
+
+
+def worded(table: pd.DataFrame) -> list[bool]:
+    """Which columns hold sentences, which read from the left."""
+    return [bool(table.iloc[:, place].astype(str).str.contains("[a-z]{4}").any()) for place in range(table.shape[1])]
 
 
 def shown(cell: dict) -> str:

@@ -15,12 +15,15 @@ from artifact.exhibits.exhibit import (
     evaluation,
     figure_title,
     number,
+    pivot,
     shown,
     with_difference,
     worst,
 )
 from artifact.exhibits.tables_more import NO_PAPER
 from artifact.experiment import Profile
+from artifact.methods import OBJECTIVES, base
+from mmclib.intervals import auroc_interval
 
 NAMES = {
     "digits": "digits",
@@ -58,9 +61,9 @@ def table_4(profile: Profile, methods: list[str] | None = None) -> Item:
             column: f"{cell['mean_distortion'] or float('nan'):.3f}" if column.startswith("cw_") else shown(number(cell))
             for column, cell in cells.items()
         }
-        rows[items.label(model)] = {_title(profile, column): text for column, text in texts.items()}
-        long += [{"method": items.label(model), "column": column, "mean_distortion": cell["mean_distortion"]} if column.startswith("cw_")
-                 else {"method": items.label(model), "column": column, **number(cell)} for column, cell in cells.items()]
+        rows[items.label(profile, model)] = {_title(profile, column): text for column, text in texts.items()}
+        long += [{"method": items.label(profile, model), "column": column, "mean_distortion": cell["mean_distortion"]} if column.startswith("cw_")
+                 else {"method": items.label(profile, model), "column": column, **number(cell)} for column, cell in cells.items()]
     data = NAMES[profile.dataset(chosen[0])]
     return Item(
         "Table 4",
@@ -76,18 +79,18 @@ def table_4(profile: Profile, methods: list[str] | None = None) -> Item:
 
 
 def _table_4_says(profile, chosen) -> str:
-    by_method = {items.method(model): model for model in chosen}
-    if not {"sce", "mmc-10"} <= set(by_method):
+    by_method = {base(profile, model): model for model in chosen}
+    if not {"SCE", "MMC-10"} <= set(by_method):
         return "SCE and MMC-10 are not both here"
-    mine, theirs = (variants.table_4(profile, by_method[name]) for name in ("mmc-10", "sce"))
+    mine, theirs = (variants.table_4(profile, by_method[name]) for name in ("MMC-10", "SCE"))
     parts = []
     for column in ("clean", "pgd10_un_8", "margin"):
         gap = difference(correct(profile, mine[column]), correct(profile, theirs[column]))
         parts.append(f"{_title(profile, column)}: MMC-10 over SCE by {with_difference(gap)}")
     held = difference(correct(profile, mine["pgd10_un_8"]), correct(profile, theirs["pgd10_un_8"]))[1] > 0
     strong = difference(correct(profile, mine["margin"]), correct(profile, theirs["margin"]))[1] > 0
-    return (f"The claim that MMC-10 is more robust than SCE {'holds' if held else 'fails'} at 95 % under the paper's attack "
-            f"and {'holds' if strong else 'fails'} under the margin. {'; '.join(parts)}")
+    return (f"At 95 %, MMC-10 is {'' if held else 'not '}more robust than SCE under the paper's attack and {'' if strong else 'not '}under the "
+            f"margin. {'; '.join(parts)}")
 
 
 def table_5(profile: Profile, methods: list[str] | None = None) -> Item:
@@ -99,9 +102,9 @@ def table_5(profile: Profile, methods: list[str] | None = None) -> Item:
         for model in group if methods is None else [model for model in group if model in methods]:
             cells = {column: number(evaluation(profile, spec)) for column, spec in variants.table_5(profile, model).items()}
             data = NAMES[profile.dataset(model)]
-            rows[f"{data}, {network}, {items.label(model)}"] = {_title(profile, column): shown(cell) for column, cell in cells.items()}
+            rows[f"{data}, {network}, {items.label(profile, model)}"] = {_title(profile, column): shown(cell) for column, cell in cells.items()}
             long += [
-                {"data": data, "network": network, "method": items.label(model), "column": column, **cell} for column, cell in cells.items()
+                {"data": data, "network": network, "method": items.label(profile, model), "column": column, **cell} for column, cell in cells.items()
             ]
     return Item(
         "Table 5",
@@ -128,7 +131,7 @@ def _table_5_says(profile, networks, methods) -> str:
             for column in ("pgd10_un_8", "margin")
         }
         parts += [
-            f"{items.label(low)} on {NAMES[profile.dataset(low)]}, {_title(profile, column)}: {with_difference(gain)}"
+            f"{items.label(profile, low)} on {NAMES[profile.dataset(low)]}, {_title(profile, column)}: {with_difference(gain)}"
             for column, gain in gains.items()
         ]
         gained = gains["pgd10_un_8"][1] > 0
@@ -136,8 +139,8 @@ def _table_5_says(profile, networks, methods) -> str:
     if not parts:
         return "not both networks are here"
     return (
-        f"The claim that MMC gains from depth and SCE does not {'holds' if all(held) else 'fails'} here, at 95 %, "
-        f"under the paper's attack. "
+        f"{'As the paper claims' if all(held) else 'Against the claim of the paper'}, at 95 % under its own attack: MMC "
+        f"{'gains from depth and SCE does not' if all(held) else 'does not gain from depth, or SCE does too'}. "
         f"From {shallow} to {deep}: {'; '.join(parts)}"
     )
 
@@ -145,7 +148,7 @@ def _table_5_says(profile, networks, methods) -> str:
 def _variant_item(name, stem, title, group, notes=""):
     def build(profile: Profile, methods: list[str] | None = None) -> Item:
         chosen = _chosen(variants.groups(profile).get(group, []), methods)
-        rows, long, left = {}, [], {}
+        long, left = [], {}
         for model in chosen:
             specs = variants.variant(profile, model)
             cells = {column: number(evaluation(profile, spec)) for column, spec in specs.items()}
@@ -154,12 +157,11 @@ def _variant_item(name, stem, title, group, notes=""):
             titles = {
                 "clean": "Clean",
                 "superclass": "Superclass, clean",
-                "untargeted_1": "L_Ada^{un,1}",
+                "untargeted_1": OBJECTIVES["untargeted_1"].name,
                 "untargeted_2": "margin",
                 "worst": "worst case",
             }
-            rows[items.label(model)] = {titles[column]: shown(cell) for column, cell in cells.items()}
-            long += [{"model": model, "method": items.label(model), "column": column, **cell} for column, cell in cells.items()]
+            long += [{"model": model, "method": items.label(profile, model), "column": column, "title": titles[column], **cell} for column, cell in cells.items()]
         values = pd.DataFrame(long).round(4)
         figure = None
         if group == "radius":
@@ -167,7 +169,7 @@ def _variant_item(name, stem, title, group, notes=""):
             figure = figures.against_radius(values.assign(radius=values["model"].map(radii)), figure_title(profile, title))
         plan = profile.white_box
         data = NAMES[profile.dataset(chosen[0])]
-        return Item(name, stem, title, _variant_says(profile, chosen, left), pd.DataFrame(rows).T, None, values, figure,
+        return Item(name, stem, title, _variant_says(profile, chosen, left), pivot(values), None, values, figure,
                     f"Beyond the paper. {data[0].upper() + data[1:]}, {plan.images} test images, PGD-{plan.steps[1]}, untargeted, "
                     f"ε = {epsilon_text(plan.epsilons[0])}. Worst case: per image over the two objectives. {notes}".strip())
     return build
@@ -177,11 +179,11 @@ def _variant_says(profile, chosen, left) -> str:
     parts = []
     for goal in (None, "targeted", "untargeted"):  # standard and adversarial training are compared among themselves
         group = [model for model in chosen if profile.models[model].adversarial == goal]
-        plain = next((model for model in group if items.method(model).endswith("mmc-10")), None)
+        plain = next((model for model in group if base(profile, model) == "MMC-10"), None)
         for model in group:
             if plain and model != plain:
-                parts.append(f"{items.label(model)} {with_difference(difference(left[model], left[plain]))}")
-    return f"worst case against MMC-10 trained the same way: {'; '.join(parts)}" if parts else "MMC-10 is not here to compare with"
+                parts.append(f"{items.label(profile, model)} {with_difference(difference(left[model], left[plain]))}")
+    return f"worst case against MMC-10 trained the same way: {'; '.join(parts)}" if parts else "no variant stands beside the baseline here"
 
 
 elastic = _variant_item("Elastic", "elastic", "Elastic centers (Eq. 21): accuracy (%) by α", "elastic")
@@ -199,7 +201,7 @@ radius = _variant_item("Radius", "radius", "Accuracy against C_MM", "radius")
 
 
 def uncertainty(profile: Profile, methods: list[str] | None = None) -> Item:
-    """Does the loss value say when the model is wrong, or attacked? AUROC with a 95 % interval (Hanley & McNeil, 1982)."""
+    """Does the loss value say when the model is wrong, or attacked? AUROC with a 95 % interval (Hanley and McNeil, 1982, on the logit scale)."""
     chosen = _chosen(profile.variants.uncertainty if profile.variants else [], methods)
     rows, long = {}, []
     for model in chosen:
@@ -211,11 +213,12 @@ def uncertainty(profile: Profile, methods: list[str] | None = None) -> Item:
             text = {"cross_entropy": "cross-entropy PGD", "untargeted_1": "L_Ada^{un,1} PGD", "untargeted_2": "margin PGD"}[name]
             asked[f"clean from {text}"] = (clean, np.array(attacked["scores"]))
         score = "L_MMC" if profile.models[model].loss in items.ADAPTIVE else "max softmax"
-        rows[f"{items.label(model)}, {score}"] = {}
+        rows[f"{items.label(profile, model)}, {score}"] = {}
         for question, (low, high) in asked.items():
-            value, half = auroc(low, high)
-            rows[f"{items.label(model)}, {score}"][question] = (
-                "–" if value is None else f"{value:.3f} ± {half:.3f}" + (f" ({len(high)} wrong)" if question == "right from wrong" else "")
+            known = len(low) and len(high)
+            value, least, most = auroc_interval(low, high) if known else (None, None, None)
+            rows[f"{items.label(profile, model)}, {score}"][question] = (
+                "–" if value is None else f"{value:.3f} [{least:.3f}, {most:.3f}]" + (f" ({len(high)} wrong)" if question == "right from wrong" else "")
             )
             long.append(
                 {
@@ -223,7 +226,8 @@ def uncertainty(profile: Profile, methods: list[str] | None = None) -> Item:
                     "score": score,
                     "question": question,
                     "auroc": value,
-                    "half_width": half,
+                    "low": least,
+                    "high": most,
                     "negatives": len(low),
                     "positives": len(high),
                 }
@@ -231,7 +235,7 @@ def uncertainty(profile: Profile, methods: list[str] | None = None) -> Item:
     values = pd.DataFrame(long)
     known = values.dropna(subset="auroc")
     says = "AUROC: " + "; ".join(
-        f"{items.label(row.model)} by {row.score}, {row.question}: {row.auroc:.3f} ± {row.half_width:.3f}" for row in known.itertuples()
+        f"{items.label(profile, row.model)} by {row.score}, {row.question}: {row.auroc:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in known.itertuples()
     )
     plan = profile.white_box
     return Item(
@@ -246,15 +250,3 @@ def uncertainty(profile: Profile, methods: list[str] | None = None) -> Item:
         f"chance; below it attacked images look more certain than clean ones. {plan.images} images, PGD-{plan.steps[0]}, last iterate.",
     )
 
-
-def auroc(negatives, positives) -> tuple[float | None, float | None]:
-    """AUROC of scores that should be larger for positives, and half its 95 % interval; None where one side is empty."""
-    if not len(negatives) or not len(positives):
-        return None, None
-    ranks = pd.Series(np.r_[positives, negatives]).rank()[:len(positives)]  # scikit-learn's, without the seconds of its import
-    a = (ranks.mean() - (len(positives) + 1) / 2) / len(negatives)
-    first, second = a / (2 - a), 2 * a * a / (1 + a)
-    variance = (a * (1 - a) + (len(positives) - 1) * (first - a * a) + (len(negatives) - 1) * (second - a * a)) / (
-        len(positives) * len(negatives)
-    )
-    return float(a), 1.96 * max(variance, 0.0) ** 0.5

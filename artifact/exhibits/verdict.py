@@ -8,16 +8,20 @@ from artifact.exhibits import figures_verdict
 from artifact.exhibits.exhibit import (
     Item,
     NotPlanned,
+    clean,
     correct,
     difference,
     epsilon_text,
     evaluation,
     figure_title,
+    looks,
+    paper_table,
     with_difference,
     with_interval,
     worst,
 )
 from artifact.experiment import Profile, model_receipt_path, read_receipt, unpack
+from artifact.methods import paper_label
 
 LEVELS = ("holds", "holds in part", "does not hold")
 
@@ -43,14 +47,16 @@ def ladder_item(profile: Profile, methods: list[str] | None = None) -> Item:
     """Accuracy along the ladder: each rung's own number, and the worst case over it and all before."""
     methods, rows, long = _methods(profile, methods), {}, []
     for model in methods:
-        before, cells = [], {}
+        own = clean(profile, model, profile.verdict.images)
+        before, cells = [own], {"Clean": f"{100 * own.mean():.1f}"}
+        long.append({"model": model, "rung": "clean", "own": 100 * own.mean(), **worst(before), "zero_gradients": None})
         for name, spec in ladder.rungs(profile, model).items():
             own = _flags(profile, spec)
             before.append(own)
             masked = evaluation(profile, spec)["zero_gradients"] if name != "autoattack" else None
             cells[ladder.RUNGS[name]] = f"{100 * own.mean():.1f}"
             long.append({"model": model, "rung": name, "own": 100 * own.mean(), **worst(before), "zero_gradients": masked})
-        rows[items.label(model)] = {title: cells.get(title, "–") for title in ladder.RUNGS.values()} | {
+        rows[items.label(profile, model)] = {title: cells.get(title, "–") for title in ("Clean", *ladder.RUNGS.values())} | {
             "worst case": f"{long[-1]['accuracy']:.1f}"
         }
     values = pd.DataFrame(long)
@@ -60,28 +66,35 @@ def ladder_item(profile: Profile, methods: list[str] | None = None) -> Item:
         "Ladder",
         "ladder",
         title,
-        _ladder_says(values),
+        _ladder_says(profile, values),
         pd.DataFrame(rows).T,
         None,
         values.round(4),
-        figures_verdict.ladder(values, figure_title(profile, title)),
-        f"Beyond the paper. The same {plan.images} test images on every rung. A row's numbers are each attack's own; the figure and the "
-        "last column are the worst case, per image, over the rung and all before it. PGD takes "
+        figures_verdict.ladder(values, looks(profile, methods), _papers(profile, methods), figure_title(profile, title)),
+        f"Beyond the paper. The same {plan.images} test images on every rung. A row's numbers are each attack's own; the figure (hollow marks: own "
+        "numbers where they are higher) and the last column are the worst case, per image, over the rung and all before it. PGD takes "
         f"{profile.white_box.steps[1]} steps; restarts: {plan.restarts}; every wrong class: {plan.classes} targets of {plan.steps} "
         "steps that decay to zero. Dividing logits needs centers of known norm C.",
     )
 
 
-def _ladder_says(values) -> str:
+def _ladder_says(profile, values) -> str:
     parts = []
     for model in ("sce", "mmc-10", "at-un-sce", "at-un-mmc-10"):
         rows = values[values["model"] == model].set_index("rung")
         if len(rows):
             parts.append(
-                f"{items.label(model)}: {rows['own'].iloc[0]:.1f} % under cross-entropy, {rows.loc['untargeted_1', 'own']:.1f} % under "
+                f"{items.label(profile, model)}: {rows['own'].iloc[0]:.1f} % without attack, {rows.loc['cross_entropy', 'own']:.1f} % under cross-entropy, {rows.loc['untargeted_1', 'own']:.1f} % under "
                 f"L_Ada^{{un,1}}, {with_interval(rows.iloc[-1])} in the worst case"
             )
     return "; ".join(parts)
+
+
+def _papers(profile: Profile, methods: list[str]) -> dict[str, float]:
+    """What the paper prints for MMC models under its longest attack at the first epsilon, CIFAR-10 only."""
+    printed = paper_table("table1.csv")["pgd50_un_8"]
+    return {model: float(printed[paper_label(profile, model)]) for model in methods
+            if profile.dataset(model) == "cifar10" and profile.models[model].loss == "mmc" and paper_label(profile, model) in printed}
 
 
 def self_checks(profile: Profile, methods: list[str] | None = None) -> Item:
@@ -89,12 +102,12 @@ def self_checks(profile: Profile, methods: list[str] | None = None) -> Item:
     methods, rows, long = _methods(profile, methods), {}, []
     for model in methods:
         cells = _checks(profile, model)
-        rows[items.label(model)] = {name: ("ok" if ok else "FLAG") + f" ({text})" for name, (ok, text) in cells.items()}
+        rows[items.label(profile, model)] = {name: ("ok" if ok else "FLAG") + f" ({text})" for name, (ok, text) in cells.items()}
         long += [{"model": model, "check": name, "ok": ok, "measured": text} for name, (ok, text) in cells.items()]
     values = pd.DataFrame(long)
     flags = values[~values["ok"]]
     says = (f"{len(values) - len(flags)} of {len(values)} checks pass"
-            + "".join(f"; {items.label(row.model)}: {row.check}: {row.measured}" for row in flags.itertuples()))
+            + "".join(f"; {items.label(profile, row.model)}: {row.check}: {row.measured}" for row in flags.itertuples()))
     return Item("Self-checks", "self_checks", "Can the attacks be trusted?", says, pd.DataFrame(rows).T.fillna("–"), None, values,
                 notes="Accuracies in %. Robust means the worst case over all white-box attacks made here. A flag under zero gradients says "
                       "that cross-entropy is blind on this model, which is why no number here rests on it alone.")
@@ -138,11 +151,11 @@ def claims(profile: Profile, methods: list[str] | None = None) -> Item:
     judged = {claim: judge(profile, rules) for claim, (judge, needed) in rows.items() if set(needed) <= set(chosen)}
     if not judged:
         raise NotPlanned("the claims are about sce and mmc-10")
-    table = pd.DataFrame({claim: dict(zip(("rule", "measured", "verdict"), (rule, measured, LEVELS[level]), strict=True))
+    table = pd.DataFrame({claim: {"verdict": LEVELS[level], "measured": measured, "rule": rule}
                           for claim, (rule, measured, level) in judged.items()}).T
     for claim, (_, needed) in rows.items():
         if claim not in judged:
-            table.loc[claim] = ["–", f"needs {', '.join(model for model in needed if model not in chosen)}, not here", "not judged"]
+            table.loc[claim] = ["not judged", f"needs {', '.join(model for model in needed if model not in chosen)}, not here", "–"]
     values = table.rename_axis("claim").reset_index()
     says = "; ".join(f"{claim}: {row.verdict}" for claim, row in table.iterrows())
     return Item("Verdict", "verdict", "What holds of the paper's conclusion", says, table, None, values,
@@ -204,7 +217,7 @@ def diagnosis(profile: Profile, methods: list[str] | None = None) -> Item:
             for model, results in seen.items() for name, path in results["paths"].items()
             for step, (margin, zero) in enumerate(zip(path["margin"], path["zero_gradients"], strict=True))]
     says = "; ".join(
-        f"{items.label(model)}: median gap between the true class's logit and the next {np.median(results['gap']):.1f}, "
+        f"{items.label(profile, model)}: median gap between the true class's logit and the next {np.median(results['gap']):.1f}, "
         "cross-entropy's gradient exactly zero on "
         f"{100 * results['paths']['cross_entropy']['zero_gradients'][0]:.0f} % of the images at the random start"
         for model, results in seen.items()
@@ -216,7 +229,7 @@ def diagnosis(profile: Profile, methods: list[str] | None = None) -> Item:
         title,
         says,
         values=pd.DataFrame(long),
-        figure=figures_verdict.diagnosis(seen, profile.white_box.epsilons[0], figure_title(profile, title)),
+        figure=figures_verdict.diagnosis(seen, looks(profile, seen), figure_title(profile, title)),
         notes="Beyond the paper. Loss surfaces: one test image moved by up to ε along the sign of the margin's gradient and along "
         "random signs.",
     )

@@ -1,11 +1,14 @@
 """Verdicts, words and files of the report, apart from any run."""
 
+import re
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from artifact import experiment, items, report
+from artifact import experiment, items, methods, page, report
 from artifact.exhibits import exhibit, figures
 
 
@@ -33,7 +36,8 @@ def test_epsilon_reads_as_the_paper_writes_it():
 
 
 def test_the_papers_rows_are_rows_of_the_paper_profile():
-    rows = [items.label(model) for model in experiment.load_profile("paper").white_box.models]
+    profile = experiment.load_profile("paper")
+    rows = [items.label(profile, model) for model in profile.white_box.models]
     assert rows == list(exhibit.paper_table("table1.csv").index)
 
 
@@ -45,15 +49,16 @@ def test_a_worst_case_is_taken_image_by_image():
 def test_a_figure_is_the_same_file_when_drawn_again(tmp_path):
     data = pd.DataFrame({"model": ["sce"] * 2, "epsilon": [0.0, 0.1], "accuracy": [90.0, 10.0], "low": [85.0, 5.0], "high": [95.0, 15.0]})
     for folder in ("a", "b"):
-        figures.save(figures.accuracy_against_epsilon(data, "title"), tmp_path / folder, "figure", data)
+        figures.save(figures.accuracy_against_epsilon(data, {"sce": methods.look(comparable(), "sce")}, "title"), tmp_path / folder, "figure", data)
     for name in ("figure.pdf", "figure.png", "figure.csv"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert not plt.get_fignums()
 
 
 def test_a_method_has_one_colour_and_adversarial_training_a_dash():
-    looks = {model: figures.line_style(model) for model in ("mmc-10", "at-un-mmc-10", "mnist-mmc-10", "mmc-10-2d", "mmc-100", "sce")}
-    assert len({looks[m]["color"] for m in ("mmc-10", "at-un-mmc-10", "mnist-mmc-10", "mmc-10-2d")}) == 1
+    profile = comparable()
+    looks = {model: methods.look(profile, model) for model in ("mmc-10", "at-un-mmc-10", "mmc-10-2d", "mmc-100", "sce")}
+    assert len({looks[m]["color"] for m in ("mmc-10", "at-un-mmc-10", "mmc-10-2d")}) == 1
     assert looks["mmc-100"]["color"] != looks["mmc-10"]["color"] != looks["sce"]["color"]
     assert looks["at-un-mmc-10"]["linestyle"] == ":" and looks["mmc-10"]["linestyle"] == "-"
 
@@ -70,3 +75,113 @@ def test_a_table_is_written_in_every_format(tmp_path):
     assert "| MMC-10 (100 %_x) |" in (tmp_path / "table_9.md").read_text()
     latex = (tmp_path / "table_9.tex").read_text()
     assert r"100 \%\_x" in latex and r"$\varepsilon$ = 8/255" in latex and r"\toprule" in latex
+    assert r"\caption{A title}" in latex and r"\label{tab:table_9}" in latex
+
+
+def test_every_committed_latex_table_is_plain_ascii_with_balanced_math():
+    for path in (experiment.ROOT / "figures" / "quick").glob("*.tex"):
+        text = path.read_text()
+        assert text.isascii(), path.name
+        assert text.replace(r"\$", "").count("$") % 2 == 0 and not re.search(r"(?<!\\)[%#]", text.partition("\n")[2]), path.name
+
+
+def test_a_header_has_epsilon_over_attack_over_goal():
+    rows = page.header(["Clean", "PGD-10 tar, ε = 8/255", "PGD-10 un, ε = 8/255", "PGD-50 un, ε = 8/255"])
+    assert rows == [[("Clean", 1, 3), ("ε = 8/255", 3, 1)], [("PGD-10", 2, 1), ("PGD-50", 1, 1)], [("tar", 1, 1), ("un", 1, 1), ("un", 1, 1)]]
+    assert page.header(["a", "b"]) == [[("a", 1, 1), ("b", 1, 1)]]
+
+
+def test_a_page_opens_with_the_verdicts_and_marks_the_best(tmp_path):
+    profile = experiment.load_profile("quick")
+    made = [report.ITEMS[name](profile) for name in ("Table 1", "Ladder", "Verdict")]
+    text = page.write(profile, tmp_path, made).read_text()
+    assert text.index('class="chips"') < text.index('src="ladder.png"') < text.index("<nav") < text.index('id="table_1"')
+    cells = {cell.text: cell for name, row in page.grid(made[0]).rows for cell in row if name == "MMC-10"}
+    assert cells["71.5"].best and cells["8.0"].paper == "24.8" and cells["8.0"].interval == "5.0–12.6"
+
+
+def test_a_models_name_comes_from_its_fields_whatever_its_key():
+    profile = experiment.load_profile("quick")
+    network, model = profile.training["cifar10-at"], profile.models["at-un-mmc-10"]
+    fast = network.model_copy(update={"steps": 1, "noise": 2.0})
+    profile = profile.model_copy(update={
+        "training": profile.training | {"fast": fast},
+        "models": profile.models | {"any": model, "other": model.model_copy(update={"training": "fast"}),
+                                    "third": model.model_copy(update={"adversarial": None, "radius": 30.0, "form": "huber"})}})
+    assert items.label(profile, "any") == "AT_un5 (MMC-10)" and methods.paper_label(profile, "any") == "AT_un10 (MMC-10)"
+    assert items.label(profile, "other") == "AT_un, N-FGSM (MMC-10)" and items.label(profile, "third") == "MMC-30, Huber"
+
+
+@pytest.mark.parametrize(("plain", "html", "latex"), [
+    ("L_Ada^{un,1} < 5 %", "L<sub>Ada</sub><sup>un,1</sup> &lt; 5 %", r"$L_{\mathrm{Ada}}^{\mathrm{un,1}}$ $<$ 5 \%"),
+    ("AT_un10 (SCE)", "AT<sub>un10</sub> (SCE)", r"$\mathrm{AT}_{\mathrm{un10}}$ (SCE)"),
+    ("C&W un, l_2", "C&amp;W un, l<sub>2</sub>", r"C\&W un, $\ell_{\mathrm{2}}$"),
+    ("untargeted_1", "untargeted_1", r"untargeted\_1"),
+])
+def test_a_symbol_has_its_form_everywhere(plain, html, latex):
+    assert (methods.html(plain), methods.latex(plain)) == (html, latex)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Every figure of the committed receipts, by stem."""
+    profile, made = experiment.load_profile("quick"), {}
+    for build in report.ITEMS.values():
+        try:
+            item = build(profile)
+        except exhibit.Missing:
+            continue
+        if item.figure is not None:
+            made[item.stem] = item
+    return made
+
+
+def test_no_pdf_holds_a_type_3_font(drawn, tmp_path):
+    assert len(drawn) >= 10
+    for stem in ("ladder", "figure_2"):
+        with plt.rc_context({"pdf.fonttype": 3, "savefig.dpi": 50, "savefig.bbox": "tight"}):  # whatever a user has set
+            figures.save(drawn[stem].figure, tmp_path, stem, drawn[stem].values)
+        written = (tmp_path / f"{stem}.pdf").read_bytes()
+        assert b"/FontFile2" in written and b"/Type3" not in written
+        assert plt.imread(tmp_path / f"{stem}.png").shape[1] == round(200 * figures.WIDE)
+
+
+def test_every_figure_has_one_of_two_widths(drawn):
+    assert {round(item.figure.get_figwidth(), 4) for item in drawn.values()} <= {round(figures.WIDE, 4), round(figures.NARROW, 4)}
+
+
+def texts(figure, renderer):
+    """Every text that a figure shows, with its box in pixels."""
+    shown = [*figure.texts, *([figure._suptitle] if figure._suptitle else []), *(text for key in figure.legends for text in key.texts)]
+    for axes in figure.axes:
+        shown += [axes.title, *(axes.texts if axes.name != "3d" else []), *(axes.get_legend().texts if axes.get_legend() else [])]
+        if axes.axison and axes.name != "3d":
+            for axis in (axes.xaxis, axes.yaxis):
+                shown.append(axis.label)
+                shown += [label for tick in axis._update_ticks() for label in (tick.label1, tick.label2)]
+    found = {id(text): text for text in shown if text.get_visible() and text.get_text().strip()}
+    return [(text.get_text(), text.get_window_extent(renderer)) for text in found.values()]
+
+
+def overlaps(figure):
+    """Pairs of texts whose boxes share more than a pixel both ways, and texts that leave the figure."""
+    canvas = FigureCanvasAgg(figure)  # pyplot took its own away as it closed the figure
+    canvas.draw()
+    boxes, frame = texts(figure, canvas.get_renderer()), figure.bbox
+    faults = [text for text, box in boxes if box.x0 < -1 or box.y0 < -1 or box.x1 > frame.x1 + 1 or box.y1 > frame.y1 + 1]
+    for place, (text, box) in enumerate(boxes):
+        faults += [(text, other) for other, its in boxes[:place]
+                   if min(box.x1, its.x1) - max(box.x0, its.x0) > 1 and min(box.y1, its.y1) - max(box.y0, its.y0) > 1]
+    return faults
+
+
+def test_no_text_of_a_figure_stands_on_another(drawn):
+    assert {stem: found for stem, item in drawn.items() if (found := overlaps(item.figure))} == {}
+
+
+def test_the_check_sees_two_texts_in_one_place():
+    figure, axes = plt.subplots()
+    axes.text(0.5, 0.5, "one")
+    axes.text(0.5, 0.5, "another")
+    assert overlaps(figure) == [("another", "one")]
+    plt.close(figure)

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from artifact import experiment, items, ladder, variants
 from artifact.compute import measure, peers, trained
 from artifact.exhibits import exhibit, tables_variants, verdict
-from mmclib import attacks
+from mmclib import attacks, intervals
 from mmclib.attacks.objectives import OBJECTIVES, divided
 
 TINY = {
@@ -136,7 +136,7 @@ def test_the_ladder_never_rises_and_counts_on_the_same_images(made):
     item = verdict.ladder_item(made)
     for _, rows in item.values.groupby("model"):
         assert (rows["accuracy"].diff().dropna() <= 0).all() and (rows["accuracy"] <= rows["own"]).all()
-    assert list(item.table.columns)[-1] == "worst case" and set(item.table.index) == {items.label(m) for m in made.verdict.models}
+    assert list(item.table.columns)[-1] == "worst case" and set(item.table.index) == {items.label(made, m) for m in made.verdict.models}
     assert item.table.loc["SCE", ladder.RUNGS["divided"]] == "–"  # no known scale to divide by
     shared = ladder.rungs(made, "sce")["untargeted_2"]
     assert shared.images == made.white_box.images, "Table 1's notebook makes it too"
@@ -207,15 +207,26 @@ def test_a_right_class_is_in_the_right_superclass(made):
 def test_differences_are_paired():
     first, second = np.array([True, True, True, False]), np.array([True, True, False, False])
     gap, low, high = exhibit.difference(first, second)
-    assert gap == 25 and (high - low) / 2 == pytest.approx(1.96 * 50 / 2)
-    assert exhibit.difference(first, first) == (0, 0, 0)
+    assert gap == 25 and -100 <= low < 0 < 25 < high <= 100
+    nothing = np.zeros(200, bool)
+    gap, low, high = exhibit.difference(nothing, nothing)
+    assert gap == 0 and -2 < low < 0 < high < 2, "0 against 0 of 200 is not certainty"
+    assert exhibit.with_difference((0.0, -0.04, 0.04)) == "0.0 points [0.0, 0.0]", "never -0.0"
 
 
 def test_auroc_agrees_with_scikit_learn_and_knows_an_empty_side():
     low, high = np.array([0.1, 0.4, 0.3]), np.array([0.35, 0.9])
-    value, half = tables_variants.auroc(low, high)
-    assert value == roc_auc_score([0, 0, 0, 1, 1], [*low, *high]) and 0 < half < 1
-    assert tables_variants.auroc(low, np.array([])) == (None, None)
+    value, least, most = intervals.auroc_interval(low, high)
+    assert value == roc_auc_score([0, 0, 0, 1, 1], [*low, *high]) and 0 < least < value < most < 1
+    assert intervals.auroc_interval([1, 2], [3, 4])[2] == 1 and 0 < intervals.auroc_interval([1, 2], [3, 4])[1] < 1
+    with pytest.raises(ValueError, match="both sides need a score"):
+        intervals.auroc_interval(low, [])
+
+
+def test_newcombes_paired_interval_is_the_published_one():
+    # Newcombe (1998), Statistics in Medicine 17:2635, Table III, method 10: 36 both, 12 and 2 discordant, none neither.
+    low, high = intervals.paired_interval(36, 12, 2, 0)
+    assert (low, high) == pytest.approx((0.0569, 0.3404), abs=5e-4)
 
 
 def test_autoattack_has_the_same_door_as_the_others(mmc, digits):
