@@ -98,8 +98,8 @@ def test_the_kernel_is_the_interpreter_that_runs_the_job(tiny, tmp_path, monkeyp
 
 def test_a_killed_training_goes_on_to_the_same_receipt(tiny):
     # A state after every batch, each waiting to be looked at, so that the kill falls into the middle.
-    program = (f"from artifact import experiment; from artifact.compute import trained; from mmclib import training;"
-               f"training.CHECKPOINT_SECONDS = 0.0; trained.train(experiment.load_profile({tiny.source!r}), 'mmc-10', progress=False)")
+    program = (f"from artifact import experiment; from artifact.compute import trained; from mmclib.training import trainer;"
+               f"trainer.CHECKPOINT_SECONDS = 0.0; trained.train(experiment.load_profile({tiny.source!r}), 'mmc-10', progress=False)")
     folder, receipt = experiment.checkpoint_folder(tiny, "mmc-10"), experiment.model_receipt_path(tiny, "mmc-10")
     kills = 0
     while not receipt.exists():

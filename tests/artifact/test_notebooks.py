@@ -77,12 +77,12 @@ def test_at_most_three_cells_in_ten_go_unchecked():
 
 class TestRun:
     def test_claims_are_said_and_stand_in_the_receipt(self, tmp_path, capsys):
-        run = notebook.Run("demo", ["sce"], str(tmp_path / "receipt.json"))
+        run = notebook.Run("demo", ["sce"], str(tmp_path / "02_training-0123456789ab.json"))
         run.claim("one is one", True)
         run.claim("one is two", np.bool_(False))
         run.finish(models=["a"])
         assert capsys.readouterr().out.splitlines() == ["holds: one is one", "DOES NOT HOLD: one is two", "1 of 2 claims hold"]
-        results = experiment.read_receipt(tmp_path / "receipt.json")["results"]
+        results = experiment.read_receipt(tmp_path / "02_training-0123456789ab.json")["results"]
         assert [claim["holds"] for claim in results["claims"]] == [True, False] and results["models"] == ["a"]
 
     def test_without_an_output_it_writes_nothing_and_without_an_item_it_says_so(self, tmp_path, monkeypatch, capsys):
