@@ -6,8 +6,6 @@ from pathlib import Path
 from artifact.experiment import CLASSES, Profile, identity, model_identity, results_folder
 from artifact.methods import label as label
 
-
-
 ADAPTIVE = ("mmc", "mmc-rand", "mmc-hm", "emc")  # losses attacked with the paper's adaptive objectives (App. B.4)
 
 
