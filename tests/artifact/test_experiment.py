@@ -48,7 +48,7 @@ def test_a_bad_profile_is_refused_with_file_key_and_remedy(tmp_path, change, say
 
 
 def test_an_unknown_profile_names_the_known_ones():
-    with pytest.raises(ValueError, match="no profile 'full'; known: demo, paper, quick"):
+    with pytest.raises(ValueError, match="no profile 'full'; known: cpu, demo, paper, quick"):
         experiment.load_profile("full")
 
 
