@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 import pandas as pd
@@ -73,17 +72,19 @@ def headline(ladder) -> str:
     rows = ladder.values[ladder.values["model"] == "mmc-10"].set_index("rung")
     if not {"clean", "untargeted_1"} <= set(rows.index):
         return ""
-    return (f"Made again here, MMC-10 classifies {rows.loc['clean', 'own']:.1f} % of the images, {rows.loc['untargeted_1', 'own']:.1f} % under "
-            f"the paper's own attack, and {rows['accuracy'].iloc[-1]:.1f} % once every image may be attacked in the way that is worst for it.")
+    return (f"Made again here, MMC-10 classifies {rows.loc['clean', 'own']:.1f} % of the images, "
+            f"{rows.loc['untargeted_1', 'own']:.1f} % under the paper's own attack, and {rows['accuracy'].iloc[-1]:.1f} % once every image "
+            "may be attacked in the way that is worst for it.")
 
 
 def provenance(profile: Profile) -> dict:
     """What made the receipts: commits, processors, hours of training and of attacks, and the day of the last."""
-    receipts = [read_receipt(path) for kind in ("models", "evaluations") for path in sorted((results_folder(profile) / kind).rglob("*.json"))]
+    folders = (results_folder(profile) / kind for kind in ("models", "evaluations"))
+    receipts = [read_receipt(path) for folder in folders for path in sorted(folder.rglob("*.json"))]
     made = [receipt["provenance"] for receipt in receipts]
     return {"receipts": len(made), "commits": sorted({(one.get("commit") or "unknown")[:10] for one in made}),
-            "devices": sorted({one["device"] for one in made}), "hours": timedelta(seconds=sum(one["seconds"] for one in made)).total_seconds() / 3600,
-            "last": max((one["finished"] for one in made), default="")[:10]}
+            "devices": sorted({one["device"] for one in made}),
+            "hours": sum(one["seconds"] for one in made) / 3600, "last": max((one["finished"] for one in made), default="")[:10]}
 
 
 def grid(item) -> Grid | None:

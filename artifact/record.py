@@ -9,7 +9,7 @@ from artifact.exhibits.exhibit import Missing
 from artifact.experiment import ROOT, Profile, model_receipt_path, read_receipt
 
 FILES = tuple(ROOT / name for name in ("README.md", "RESULTS.md", "BENCHMARKS.md"))
-SHOWN = ("Table 1", "Table 4", "Ladder", "Verdict")
+SHOWN = ("Verdict", "Ladder", "Table 1", "Table 4")  # what came out before what it rests on
 _BLOCK = re.compile(r"(<!-- record: ([a-z/_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -29,8 +29,8 @@ def update(path: Path) -> str:
 
 
 def block(profile: Profile) -> str:
-    """Trained models and the main tables of a profile, as Markdown."""
-    lines = [
+    """The verdict, the main tables and the trained models of a profile, as Markdown."""
+    models = [
         f"**Trained models** (profile `{profile.name}`)",
         "",
         "| model | data | epochs | test accuracy (%) | hours | device | receipt |",
@@ -41,17 +41,19 @@ def block(profile: Profile) -> str:
         if path.exists():
             receipt = read_receipt(path)
             network, made = receipt["config"]["network"], receipt["provenance"]
-            lines.append(
-                f"| {methods.symbols_html(items.label(profile, model))} | {network['dataset']} | {network['epochs']} | {100 * receipt['results']['test_accuracy']:.2f} "
+            models.append(
+                f"| {methods.symbols_html(items.label(profile, model))} | {network['dataset']} | {network['epochs']} "
+                f"| {100 * receipt['results']['test_accuracy']:.2f} "
                 f"| {made['epoch_seconds'][-1] / 3600:.2f} | {made['device']} | `{path.stem}` |"
             )
+    lines = []
     for name in SHOWN:
         try:
             item = report.ITEMS[name](profile)
         except Missing:
             continue
-        lines += ["", report.markdown(item).rstrip()]
-    return "\n".join(lines)
+        lines += [report.markdown(item).rstrip(), ""]
+    return "\n".join([*lines, *models])
 
 
 def verdicts(profile: Profile) -> str:

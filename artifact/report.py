@@ -120,7 +120,8 @@ def latex(item: Item) -> str:
     """A table for pdflatex and booktabs, with caption and label; sentences in columns of 4 cm."""
     table = item.table.fillna("").astype(str).map(methods.latex)
     table.index, table.columns = [[methods.latex(str(name)) for name in names] for names in (table.index, table.columns)]
-    text = table.style.to_latex(hrules=True, column_format=("p{4cm}" if max(map(len, table.index)) > 40 else "l") + "".join("p{4cm}" if word else "r" for word in worded(item.table)),
+    first = "p{4cm}" if max(map(len, table.index)) > 40 else "l"
+    text = table.style.to_latex(hrules=True, column_format=first + "".join("p{4cm}" if word else "r" for word in worded(item.table)),
                                 caption=methods.latex(item.title), label=f"tab:{item.stem}", position="t", position_float="centering")
     return f"% needs \\usepackage{{booktabs}}\n{text}"
 

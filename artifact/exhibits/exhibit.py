@@ -115,7 +115,8 @@ def looks(profile: Profile, models) -> dict[str, dict]:
 def pivot(values: pd.DataFrame) -> pd.DataFrame:
     """The table of a tidy frame with columns method, title and accuracy (%): a row for each method, both in their first order."""
     texts = values.assign(text=values["accuracy"].map("{:.1f}".format)).pivot(index="method", columns="title", values="text")
-    return texts.loc[list(dict.fromkeys(values["method"])), list(dict.fromkeys(values["title"]))].rename_axis(None).rename_axis(None, axis=1)
+    methods, titles = (list(dict.fromkeys(values[name])) for name in ("method", "title"))
+    return texts.loc[methods, titles].rename_axis(None).rename_axis(None, axis=1)
 
 
 def worded(table: pd.DataFrame) -> list[bool]:

@@ -153,7 +153,8 @@ def attack_paths(results: dict, title: str):
     A cross marks the first step at which the nearest center is no longer the input's class.
     """
     marked = ((10, 3.5), (50, 6.0))  # steps and their markers' sizes
-    drawn = {"cross_entropy": ("cross-entropy, not adaptive", "#606060"), "untargeted_1": (mathtext(OBJECTIVES["untargeted_1"].name), "#0072B2"),
+    drawn = {"cross_entropy": ("cross-entropy, not adaptive", "#606060"),
+             "untargeted_1": (mathtext(OBJECTIVES["untargeted_1"].name), "#0072B2"),
              "targeted_1": (mathtext(OBJECTIVES["targeted_1"].name), OBJECTIVES["targeted_1"].colour)}
     inputs, centers, labels = results["inputs"], np.array(results["centers"]), np.array(results["labels"])
     points = np.array(results["features"])
@@ -177,7 +178,8 @@ def attack_paths(results: dict, title: str):
             if len(out):  # the path goes on beyond the panel: an arrow at the border
                 last, past = path[out[0] - 1], path[out[0]]
                 reach = min((0.99 * span - s * a) / (s * (b - a)) for a, b in zip(last, past, strict=True) for s in (1, -1) if s * b > span)
-                axis.annotate("", last + reach * (past - last), last, arrowprops={"arrowstyle": "-|>", "color": colour, "shrinkA": 0, "shrinkB": 0}, zorder=7)
+                arrow = {"arrowstyle": "-|>", "color": colour, "shrinkA": 0, "shrinkB": 0}
+                axis.annotate("", last + reach * (past - last), last, arrowprops=arrow, zorder=7)
         axis.plot(*results["paths"]["cross_entropy"][place][0], "*", color="black", markersize=11, markeredgecolor="white", zorder=8)
         axis.set(title=f"input {place + 1}: class {labels[inputs[place]]}, target {results['targets'][place]}", xlabel="$z_1$",
                  xlim=(-span, span), ylim=(-span, span), aspect="equal")

@@ -69,8 +69,8 @@ def diagnosis(seen: dict, looks: dict, title: str):
         row[2].set_ylabel("random signs (/255)")
     for axis, text in zip(axes[0], ("logit gaps", "margin by objective", "cross-entropy", "margin loss"), strict=True):
         axis.set_title(text)
-    for axis, text in zip(axes[-1], ("true logit − best other\n(dashed: softmax saturates)", "PGD step", "along the margin's\ngradient (/255)",
-                                     "along the margin's\ngradient (/255)"), strict=True):
+    along = "along the margin's\ngradient (/255)"
+    for axis, text in zip(axes[-1], ("true logit − best other\n(dashed: softmax saturates)", "PGD step", along, along), strict=True):
         axis.set_xlabel(text)
     for row in axes:
         row[1].set_ylabel("median margin")

@@ -22,7 +22,7 @@ from artifact.exhibits.exhibit import (
     worst,
 )
 from artifact.experiment import Profile, model_receipt_path, read_receipt
-from artifact.methods import OBJECTIVES, paper_label
+from artifact.methods import OBJECTIVES, label, paper_label
 
 
 def table_1(profile: Profile, methods: list[str] | None = None) -> Item:
@@ -33,7 +33,7 @@ def table_1(profile: Profile, methods: list[str] | None = None) -> Item:
         cells = {column: number(evaluation(profile, spec)) for column, spec in items.table_1(profile, model).items()}
         for column, cell in cells.items():
             paper = printed[column].get(paper_label(profile, model))
-            long.append({"method": items.label(profile, model), "column": column, "title": column_title(profile, column), **cell, "paper": paper,
+            long.append({"method": label(profile, model), "column": column, "title": column_title(profile, column), **cell, "paper": paper,
                          "verdict": verdict(profile, cell["accuracy"], paper)})
     values = pd.DataFrame(long)
     papers = printed.rename(columns=_paper_title)
@@ -45,8 +45,9 @@ def table_1(profile: Profile, methods: list[str] | None = None) -> Item:
         pivot(values),
         papers,
         values.round(4),
-        notes="A targeted attack can leave less than an untargeted one: L_Ada^{un,1} pushes a feature away from its own center, not across a "
-        "boundary, and that is a finding, not a fault. MMC rows under the adaptive objectives L_Ada^{un,1} and L_Ada^{tar,1}, the others under cross-entropy, as in the paper. "
+        notes="A targeted attack can leave less than an untargeted one: L_Ada^{un,1} pushes a feature away from its own center, not "
+        "across a boundary, and that is a finding, not a fault. MMC rows under the adaptive objectives L_Ada^{un,1} and L_Ada^{tar,1}, "
+        "the others under cross-entropy, as in the paper. "
         f"{profile.white_box.images} test images, {profile.white_box.restarts} random start{'s' * (profile.white_box.restarts > 1)}, "
         "best iterate kept."
         + "".join(
@@ -81,8 +82,9 @@ def objectives(profile: Profile, methods: list[str] | None = None) -> Item:
         specs = items.objectives(profile, model)
         cells = {name: number(evaluation(profile, spec)) for name, spec in specs.items()}
         cells["worst"] = worst([correct(profile, spec) for spec in specs.values()])
-        masked[items.label(profile, model)] = f"{100 * evaluation(profile, specs['cross_entropy'])['zero_gradients']:.1f}"
-        long += [{"model": model, "method": items.label(profile, model), "objective": name, "title": OBJECTIVES[name].name, **cell} for name, cell in cells.items()]
+        masked[label(profile, model)] = f"{100 * evaluation(profile, specs['cross_entropy'])['zero_gradients']:.1f}"
+        long += [{"model": model, "method": label(profile, model), "objective": name, "title": OBJECTIVES[name].name, **cell}
+                 for name, cell in cells.items()]
     values = pd.DataFrame(long).round(4)
     steps, epsilon = profile.white_box.steps[1], epsilon_text(profile.white_box.epsilons[0])
     title = f"Accuracy (%) under PGD-{steps} un, ε = {epsilon}, by the attack's objective"
@@ -90,10 +92,12 @@ def objectives(profile: Profile, methods: list[str] | None = None) -> Item:
     if "mmc-10" in methods:
         at = values[values["model"] == "mmc-10"].set_index("objective")
         says = (f"MMC-10 seems to keep {with_interval(at.loc['cross_entropy'])} under cross-entropy, whose gradient is exactly zero on "
-                f"{masked[items.label(profile, 'mmc-10')]} % of the images; the paper's adaptive objective leaves "
+                f"{masked[label(profile, 'mmc-10')]} % of the images; the paper's adaptive objective leaves "
                 f"{with_interval(at.loc['untargeted_1'])}, the margin {with_interval(at.loc['untargeted_2'])}")
-    return Item("Objectives", "objectives", title, says, pivot(values).assign(**{"zero gradients of cross-entropy (%)": masked}), None, values,
-                figures.objective_bars(values, looks(profile, methods), figure_title(profile, title)), "Beyond the paper. Worst case: per image over the three.")
+    return Item("Objectives", "objectives", title, says,
+                pivot(values).assign(**{"zero gradients of cross-entropy (%)": masked}), None, values,
+                figures.objective_bars(values, looks(profile, methods), figure_title(profile, title)),
+                "Beyond the paper. Worst case: per image over the three.")
 
 
 def convergence(profile: Profile, methods: list[str] | None = None) -> Item:
@@ -104,12 +108,13 @@ def convergence(profile: Profile, methods: list[str] | None = None) -> Item:
     long = []
     for model in methods:
         cells = {steps: number(evaluation(profile, spec)) for steps, spec in items.convergence(profile, model).items()}
-        long += [{"model": model, "method": items.label(profile, model), "steps": steps, "title": f"PGD-{steps}", **cell} for steps, cell in cells.items()]
+        long += [{"model": model, "method": label(profile, model), "steps": steps, "title": f"PGD-{steps}", **cell}
+                 for steps, cell in cells.items()]
     values = pd.DataFrame(long)
     last, settled = profile.white_box.convergence_steps[-1], profile.white_box.steps[1]
     by_steps = values.set_index(["model", "steps"])["accuracy"]
     says = "; ".join(
-        f"{items.label(profile, m)}: {by_steps[m, settled] - by_steps[m, last]:.1f} points from PGD-{settled} to PGD-{last}" for m in methods
+        f"{label(profile, m)}: {by_steps[m, settled] - by_steps[m, last]:.1f} points from PGD-{settled} to PGD-{last}" for m in methods
     )
     return Item("Convergence", "convergence", f"Accuracy (%) under PGD un, ε = {epsilon_text(profile.white_box.epsilons[0])}, by steps",
                 says, pivot(values), None, values.round(4),
@@ -130,11 +135,13 @@ def curve(profile: Profile, methods: list[str] | None = None) -> Item:
     most = values[values["epsilon"] == values["epsilon"].max()]
     best = most.loc[most["accuracy"].idxmax()]
     says = (
-        f"at ε = {epsilon_text(best['epsilon'])} the most robust model is {items.label(profile, best['model'])}, which keeps {with_interval(best)}"
+        f"at ε = {epsilon_text(best['epsilon'])} the most robust model is {label(profile, best['model'])}, which "
+        f"keeps {with_interval(best)}"
     )
     title = f"PGD-{profile.white_box.steps[0]} with the margin objective"
     return Item("Curve", "accuracy_against_epsilon", "Accuracy against epsilon", says, values=values.round(4),
-                figure=figures.accuracy_against_epsilon(values, looks(profile, methods), figure_title(profile, title)), notes="Beyond the paper.")
+                figure=figures.accuracy_against_epsilon(values, looks(profile, methods), figure_title(profile, title)),
+                notes="Beyond the paper.")
 
 
 def figure_3a(profile: Profile, methods: list[str] | None = None) -> Item:
@@ -151,10 +158,10 @@ def figure_3a(profile: Profile, methods: list[str] | None = None) -> Item:
                 long.append({"model": model, "epoch": epoch["epoch"], "seconds": seconds, "test_error": 100 * (1 - epoch["test_accuracy"])})
     values = pd.DataFrame(long)
     last = values.groupby("model", sort=False).last()
-    says = "; ".join(f"{items.label(profile, m)} ends at {last.loc[m, 'test_error']:.1f} % after {last.loc[m, 'epoch']:.0f} epochs"
+    says = "; ".join(f"{label(profile, m)} ends at {last.loc[m, 'test_error']:.1f} % after {last.loc[m, 'epoch']:.0f} epochs"
                      for m in ("sce", "mmc-10", "at-un-sce", "at-un-mmc-10", "at-tar-sce", "at-tar-mmc-10") if m in last.index)
     title = figure_title(profile, "Test error by epoch")
     return Item("Figure 3a", "figure_3a", "Test error by epoch", says, values=values.round(4),
                 figure=figures.training_curves(values, looks(profile, last.index), title),
-                notes="Drawn by epoch: the seconds in the CSV (without the test passes) carry a shared machine's load, and claim (iii) of the "
-                "verdict measures what a step of MMC costs over one of SCE, in alternation.")
+                notes="Drawn by epoch: the seconds in the CSV (without the test passes) carry a shared machine's load, and claim (iii) "
+                "of the verdict measures what a step of MMC costs over one of SCE, in alternation.")

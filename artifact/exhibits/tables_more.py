@@ -6,7 +6,7 @@ from artifact import items
 from artifact.exhibits import figures
 from artifact.exhibits.exhibit import Item, NotPlanned, epsilon_text, evaluation, figure_title, number, pivot, shown, with_interval
 from artifact.experiment import ROOT, Profile
-from artifact.methods import short
+from artifact.methods import label, short
 
 NO_PAPER = "The paper's cells are lost in the source: paper: not available."
 
@@ -23,7 +23,7 @@ def table_2_distortion(profile: Profile, methods: list[str] | None = None) -> It
     rows, long = {}, []
     for model in _methods(profile.carlini_wagner, methods):
         cells = {goal: evaluation(profile, spec) for goal, spec in items.carlini_wagner(profile, model).items()}
-        rows[items.label(profile, model)] = {f"C&W {goal}": f"{cell['mean_distortion']:.3f}" if cell["mean_distortion"] else "none found"
+        rows[label(profile, model)] = {f"C&W {goal}": f"{cell['mean_distortion']:.3f}" if cell["mean_distortion"] else "none found"
                                     for goal, cell in cells.items()}
         long += [{"model": model, "goal": goal, "mean_distortion": cell["mean_distortion"], "standard_error": cell["standard_error"],
                   "success": cell["success"]} for goal, cell in cells.items()]
@@ -59,7 +59,8 @@ def table_2_spsa(profile: Profile, methods: list[str] | None = None) -> Item:
               for place, epsilon in zip(("8", "16"), plan.epsilons if plan else (), strict=False)}
     for model in _methods(plan, methods):
         cells = {column: number(evaluation(profile, spec)) for column, spec in items.spsa(profile, model).items()}
-        long += [{"model": model, "method": items.label(profile, model), "column": column, "title": titles[column], **cell} for column, cell in cells.items()]
+        long += [{"model": model, "method": label(profile, model), "column": column, "title": titles[column], **cell}
+                 for column, cell in cells.items()]
     values = pd.DataFrame(long)
     says = _compare(profile, values, "un_8", titles["un_8"])
     return Item("Table 2-II", "table_2_spsa", f"Accuracy (%) under SPSA, {plan.evaluations} evaluations a step", says,
@@ -69,7 +70,7 @@ def table_2_spsa(profile: Profile, methods: list[str] | None = None) -> Item:
 
 def _compare(profile: Profile, values: pd.DataFrame, column: str, title: str) -> str:
     at = values[values["column"] == column].set_index("model")
-    return f"{title}: " + "; ".join(f"{items.label(profile, m)} keeps {with_interval(at.loc[m])}" for m in ("mmc-10", "sce") if m in at.index)
+    return f"{title}: " + "; ".join(f"{label(profile, m)} keeps {with_interval(at.loc[m])}" for m in ("mmc-10", "sce") if m in at.index)
 
 
 def table_3(profile: Profile, methods: list[str] | None = None) -> Item:
@@ -79,7 +80,7 @@ def table_3(profile: Profile, methods: list[str] | None = None) -> Item:
         raise NotPlanned("this profile does not evaluate it for these models")
     model = plan.table_3_model
     cells = {str(count): number(evaluation(profile, spec)) for count, spec in items.table_3(profile).items()}
-    name = items.label(profile, model)
+    name = label(profile, model)
     values = pd.DataFrame([{"evaluations": count, **cell} for count, cell in cells.items()])
     first, last = values.iloc[0], values.iloc[-1]
     if shown(first) == shown(last):
@@ -103,16 +104,16 @@ def table_2_transformations(profile: Profile, methods: list[str] | None = None) 
     """Table 2, part III: accuracy under noise and rotation, the mean over several draws."""
     rows, long, plan = {}, [], profile.transformations
     for model in _methods(plan, methods):
-        rows[items.label(profile, model)] = {}
+        rows[label(profile, model)] = {}
         for kind, specs in items.transformations(profile, model).items():
             draws = [100 * evaluation(profile, spec)["accuracy"] for spec in specs]
             title = f"noise σ = {plan.sigma:g}" if kind == "noise" else f"rotation ±{plan.degrees:g}°"
-            rows[items.label(profile, model)][title] = f"{sum(draws) / len(draws):.1f}"
+            rows[label(profile, model)][title] = f"{sum(draws) / len(draws):.1f}"
             long.append({"model": model, "column": kind, "accuracy": sum(draws) / len(draws), "low": min(draws), "high": max(draws)})
     values = pd.DataFrame(long)
     at = values[values["column"] == "rotation"].set_index("model")["accuracy"]
     says = "rotation: " + "; ".join(
-        f"{items.label(profile, m)} keeps {at[m]:.1f} %" for m in at.index if m in ("sce", "mmc-10") or m.startswith("at-un")
+        f"{label(profile, m)} keeps {at[m]:.1f} %" for m in at.index if m in ("sce", "mmc-10") or m.startswith("at-un")
     )
     return Item("Table 2-III", "table_2_transformations", "Accuracy (%) under general transformations", says, pd.DataFrame(rows).T, None,
                 values.round(4), notes=f"{plan.images} images, mean over {plan.draws} draws (CSV: lowest and highest draw). {NO_PAPER}")
@@ -128,15 +129,15 @@ def figure_4(profile: Profile, methods: list[str] | None = None) -> Item:
     values = pd.DataFrame(long)
     away = values[values["substitute"] != values["target"]]
     worst = away.loc[away["accuracy"].idxmin()]
-    says = (f"the strongest transfer is {worst['attack']} at ε = {epsilon_text(worst['epsilon'])} from {items.label(profile, worst['substitute'])} "
-            f"to {items.label(profile, worst['target'])}, which keeps {worst['accuracy']:.1f} %")
-    steps = profile.transfer.steps
+    says = (f"the strongest transfer is {worst['attack']} at ε = {epsilon_text(worst['epsilon'])} from "
+            f"{label(profile, worst['substitute'])} to {label(profile, worst['target'])}, which keeps {worst['accuracy']:.1f} %")
+    steps, names = profile.transfer.steps, {model: short(profile, model) for model in profile.transfer.models}
     return Item("Figure 4", "figure_4", f"Accuracy (%) under transfer attacks (PGD-{steps} and MIM-{steps}, untargeted)", says,
-                values=values.round(4), figure=figures.transfer_matrices(values, {model: short(profile, model) for model in profile.transfer.models}, paper_figure_4(),
-                                                 figure_title(profile, "Transfer attacks: accuracy (%)")),
-                notes="Rows: the model the examples are crafted on; columns: the model that they are tried on; framed: the same model, white "
-                      "box. Two scales of colour. Below, the two rows of the paper's figure that our source still has (CIFAR-10, ResNet-32); "
-                      "the order of their columns is inferred, not printed: a lead, not a fact.")
+                values=values.round(4),
+                figure=figures.transfer_matrices(values, names, paper_figure_4(), figure_title(profile, "Transfer attacks: accuracy (%)")),
+                notes="Rows: the model the examples are crafted on; columns: the model that they are tried on; framed: the same model, "
+                      "white box. Two scales of colour. Below, the two rows of the paper's figure that our source still has (CIFAR-10); the"
+                      "  order of their columns is inferred, not printed: a lead, not a fact.")
 
 
 def paper_figure_4() -> pd.DataFrame:
@@ -162,7 +163,8 @@ def figure_3b(profile: Profile, methods: list[str] | None = None) -> Item:
     fooled = {name: [figures.first_fooled(path, centers, labels[index]) for path, index in zip(paths, results["inputs"], strict=True)]
               for name, paths in results["paths"].items()}
     says = (f"fooled first at step {_steps(fooled['untargeted_1'])} under the untargeted and {_steps(fooled['targeted_1'])} under the "
-            f"targeted adaptive objective, {_steps(fooled['cross_entropy'])} under cross-entropy; after {profile.plane.steps} steps the feature has moved {moved['untargeted_1']:.2f} under the untargeted and "
+            f"targeted adaptive objective, {_steps(fooled['cross_entropy'])} under cross-entropy; after {profile.plane.steps} steps "
+            f"the feature has moved {moved['untargeted_1']:.2f} under the untargeted and "
             f"{moved['targeted_1']:.2f} under the targeted adaptive objective, {moved['cross_entropy']:.2f} under cross-entropy")
     title = figure_title(profile, f"PGD-{profile.plane.steps} in a 2-D feature space, ε = {profile.plane.epsilon:g}")
     return Item("Figure 3b", "figure_3b", "Adaptive and non-adaptive attacks in a two-dimensional feature space", says, values=values,

@@ -22,7 +22,7 @@ from artifact.exhibits.exhibit import (
 )
 from artifact.exhibits.tables_more import NO_PAPER
 from artifact.experiment import Profile
-from artifact.methods import OBJECTIVES, base
+from artifact.methods import OBJECTIVES, base, label
 from mmclib.intervals import auroc_interval
 
 NAMES = {
@@ -61,9 +61,9 @@ def table_4(profile: Profile, methods: list[str] | None = None) -> Item:
             column: f"{cell['mean_distortion'] or float('nan'):.3f}" if column.startswith("cw_") else shown(number(cell))
             for column, cell in cells.items()
         }
-        rows[items.label(profile, model)] = {_title(profile, column): text for column, text in texts.items()}
-        long += [{"method": items.label(profile, model), "column": column, "mean_distortion": cell["mean_distortion"]} if column.startswith("cw_")
-                 else {"method": items.label(profile, model), "column": column, **number(cell)} for column, cell in cells.items()]
+        rows[label(profile, model)] = {_title(profile, column): text for column, text in texts.items()}
+        long += [{"method": label(profile, model), "column": column, "mean_distortion": cell["mean_distortion"]} if column.startswith("cw_")
+                 else {"method": label(profile, model), "column": column, **number(cell)} for column, cell in cells.items()]
     data = NAMES[profile.dataset(chosen[0])]
     return Item(
         "Table 4",
@@ -89,8 +89,8 @@ def _table_4_says(profile, chosen) -> str:
         parts.append(f"{_title(profile, column)}: MMC-10 over SCE by {with_difference(gap)}")
     held = difference(correct(profile, mine["pgd10_un_8"]), correct(profile, theirs["pgd10_un_8"]))[1] > 0
     strong = difference(correct(profile, mine["margin"]), correct(profile, theirs["margin"]))[1] > 0
-    return (f"At 95 %, MMC-10 is {'' if held else 'not '}more robust than SCE under the paper's attack and {'' if strong else 'not '}under the "
-            f"margin. {'; '.join(parts)}")
+    return (f"At 95 %, MMC-10 is {'' if held else 'not '}more robust than SCE under the paper's attack and "
+            f"{'' if strong else 'not '}under the margin. {'; '.join(parts)}")
 
 
 def table_5(profile: Profile, methods: list[str] | None = None) -> Item:
@@ -102,9 +102,10 @@ def table_5(profile: Profile, methods: list[str] | None = None) -> Item:
         for model in group if methods is None else [model for model in group if model in methods]:
             cells = {column: number(evaluation(profile, spec)) for column, spec in variants.table_5(profile, model).items()}
             data = NAMES[profile.dataset(model)]
-            rows[f"{data}, {network}, {items.label(profile, model)}"] = {_title(profile, column): shown(cell) for column, cell in cells.items()}
+            rows[f"{data}, {network}, {label(profile, model)}"] = {_title(profile, column): shown(cell) for column, cell in cells.items()}
             long += [
-                {"data": data, "network": network, "method": items.label(profile, model), "column": column, **cell} for column, cell in cells.items()
+                {"data": data, "network": network, "method": label(profile, model), "column": column, **cell}
+                for column, cell in cells.items()
             ]
     return Item(
         "Table 5",
@@ -131,7 +132,7 @@ def _table_5_says(profile, networks, methods) -> str:
             for column in ("pgd10_un_8", "margin")
         }
         parts += [
-            f"{items.label(profile, low)} on {NAMES[profile.dataset(low)]}, {_title(profile, column)}: {with_difference(gain)}"
+            f"{label(profile, low)} on {NAMES[profile.dataset(low)]}, {_title(profile, column)}: {with_difference(gain)}"
             for column, gain in gains.items()
         ]
         gained = gains["pgd10_un_8"][1] > 0
@@ -161,7 +162,8 @@ def _variant_item(name, stem, title, group, notes=""):
                 "untargeted_2": "margin",
                 "worst": "worst case",
             }
-            long += [{"model": model, "method": items.label(profile, model), "column": column, "title": titles[column], **cell} for column, cell in cells.items()]
+            long += [{"model": model, "method": label(profile, model), "column": column, "title": titles[column], **cell}
+                     for column, cell in cells.items()]
         values = pd.DataFrame(long).round(4)
         figure = None
         if group == "radius":
@@ -182,7 +184,7 @@ def _variant_says(profile, chosen, left) -> str:
         plain = next((model for model in group if base(profile, model) == "MMC-10"), None)
         for model in group:
             if plain and model != plain:
-                parts.append(f"{items.label(profile, model)} {with_difference(difference(left[model], left[plain]))}")
+                parts.append(f"{label(profile, model)} {with_difference(difference(left[model], left[plain]))}")
     return f"worst case against MMC-10 trained the same way: {'; '.join(parts)}" if parts else "no variant stands beside the baseline here"
 
 
@@ -201,7 +203,7 @@ radius = _variant_item("Radius", "radius", "Accuracy against C_MM", "radius")
 
 
 def uncertainty(profile: Profile, methods: list[str] | None = None) -> Item:
-    """Does the loss value say when the model is wrong, or attacked? AUROC with a 95 % interval (Hanley and McNeil, 1982, on the logit scale)."""
+    """Does the loss value say when the model is wrong, or attacked? AUROC with a 95 % interval (Hanley and McNeil, 1982, as logits)."""
     chosen = _chosen(profile.variants.uncertainty if profile.variants else [], methods)
     rows, long = {}, []
     for model in chosen:
@@ -213,12 +215,13 @@ def uncertainty(profile: Profile, methods: list[str] | None = None) -> Item:
             text = {"cross_entropy": "cross-entropy PGD", "untargeted_1": "L_Ada^{un,1} PGD", "untargeted_2": "margin PGD"}[name]
             asked[f"clean from {text}"] = (clean, np.array(attacked["scores"]))
         score = "L_MMC" if profile.models[model].loss in items.ADAPTIVE else "max softmax"
-        rows[f"{items.label(profile, model)}, {score}"] = {}
+        rows[f"{label(profile, model)}, {score}"] = {}
         for question, (low, high) in asked.items():
             known = len(low) and len(high)
             value, least, most = auroc_interval(low, high) if known else (None, None, None)
-            rows[f"{items.label(profile, model)}, {score}"][question] = (
-                "–" if value is None else f"{value:.3f} [{least:.3f}, {most:.3f}]" + (f" ({len(high)} wrong)" if question == "right from wrong" else "")
+            rows[f"{label(profile, model)}, {score}"][question] = (
+                "–" if value is None else f"{value:.3f} [{least:.3f}, {most:.3f}]"
+                + (f" ({len(high)} wrong)" if question == "right from wrong" else "")
             )
             long.append(
                 {
@@ -235,7 +238,8 @@ def uncertainty(profile: Profile, methods: list[str] | None = None) -> Item:
     values = pd.DataFrame(long)
     known = values.dropna(subset="auroc")
     says = "AUROC: " + "; ".join(
-        f"{items.label(profile, row.model)} by {row.score}, {row.question}: {row.auroc:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in known.itertuples()
+        f"{label(profile, row.model)} by {row.score}, {row.question}: {row.auroc:.3f} [{row.low:.3f}, {row.high:.3f}]"
+        for row in known.itertuples()
     )
     plan = profile.white_box
     return Item(

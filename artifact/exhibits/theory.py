@@ -162,7 +162,8 @@ def figure_5(results):
             axis.text(*(1.27 * point), rf"$\mu^*_{i + 1}$", ha="center", va="center")
         if solid:
             u, v = np.meshgrid(np.linspace(0, 2 * np.pi, 61), np.linspace(0, np.pi, 31))
-            axis.plot_wireframe(np.cos(u) * np.sin(v), np.sin(u) * np.sin(v), np.cos(v), color="0.8", linewidth=0.35, rstride=10, cstride=10)
+            axis.plot_wireframe(np.cos(u) * np.sin(v), np.sin(u) * np.sin(v), np.cos(v), color="0.8", linewidth=0.35,
+                                rstride=10, cstride=10)
             axis.set_box_aspect((1, 1, 1), zoom=1.1)
             axis.view_init(elev=14, azim=38)
         else:

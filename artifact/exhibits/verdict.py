@@ -21,7 +21,7 @@ from artifact.exhibits.exhibit import (
     worst,
 )
 from artifact.experiment import Profile, model_receipt_path, read_receipt, unpack
-from artifact.methods import paper_label
+from artifact.methods import label, paper_label
 
 LEVELS = ("holds", "holds in part", "does not hold")
 
@@ -56,7 +56,7 @@ def ladder_item(profile: Profile, methods: list[str] | None = None) -> Item:
             masked = evaluation(profile, spec)["zero_gradients"] if name != "autoattack" else None
             cells[ladder.RUNGS[name]] = f"{100 * own.mean():.1f}"
             long.append({"model": model, "rung": name, "own": 100 * own.mean(), **worst(before), "zero_gradients": masked})
-        rows[items.label(profile, model)] = {title: cells.get(title, "–") for title in ("Clean", *ladder.RUNGS.values())} | {
+        rows[label(profile, model)] = {title: cells.get(title, "–") for title in ("Clean", *ladder.RUNGS.values())} | {
             "worst case": f"{long[-1]['accuracy']:.1f}"
         }
     values = pd.DataFrame(long)
@@ -71,8 +71,10 @@ def ladder_item(profile: Profile, methods: list[str] | None = None) -> Item:
         None,
         values.round(4),
         figures_verdict.ladder(values, looks(profile, methods), _papers(profile, methods), figure_title(profile, title)),
-        f"Beyond the paper. The same {plan.images} test images on every rung. A row's numbers are each attack's own; the figure (hollow marks: own "
-        "numbers where they are higher) and the last column are the worst case, per image, over the rung and all before it. PGD takes "
+        f"Beyond the paper. The same {plan.images} test images on every rung. A row's numbers are each attack's own; the figure "
+        "(hollow marks: "
+        "own numbers where they are higher) and the last column are the worst case, per image, over the rung and all before it. "
+        "PGD takes "
         f"{profile.white_box.steps[1]} steps; restarts: {plan.restarts}; every wrong class: {plan.classes} targets of {plan.steps} "
         "steps that decay to zero. Dividing logits needs centers of known norm C.",
     )
@@ -84,7 +86,9 @@ def _ladder_says(profile, values) -> str:
         rows = values[values["model"] == model].set_index("rung")
         if len(rows):
             parts.append(
-                f"{items.label(profile, model)}: {rows['own'].iloc[0]:.1f} % without attack, {rows.loc['cross_entropy', 'own']:.1f} % under cross-entropy, {rows.loc['untargeted_1', 'own']:.1f} % under "
+                f"{label(profile, model)}: {rows['own'].iloc[0]:.1f} % without attack, "
+                f"{rows.loc['cross_entropy', 'own']:.1f} % under cross-entropy, "
+                f"{rows.loc['untargeted_1', 'own']:.1f} % under "
                 f"L_Ada^{{un,1}}, {with_interval(rows.iloc[-1])} in the worst case"
             )
     return "; ".join(parts)
@@ -102,12 +106,12 @@ def self_checks(profile: Profile, methods: list[str] | None = None) -> Item:
     methods, rows, long = _methods(profile, methods), {}, []
     for model in methods:
         cells = _checks(profile, model)
-        rows[items.label(profile, model)] = {name: ("ok" if ok else "FLAG") + f" ({text})" for name, (ok, text) in cells.items()}
+        rows[label(profile, model)] = {name: ("ok" if ok else "FLAG") + f" ({text})" for name, (ok, text) in cells.items()}
         long += [{"model": model, "check": name, "ok": ok, "measured": text} for name, (ok, text) in cells.items()]
     values = pd.DataFrame(long)
     flags = values[~values["ok"]]
     says = (f"{len(values) - len(flags)} of {len(values)} checks pass"
-            + "".join(f"; {items.label(profile, row.model)}: {row.check}: {row.measured}" for row in flags.itertuples()))
+            + "".join(f"; {label(profile, row.model)}: {row.check}: {row.measured}" for row in flags.itertuples()))
     return Item("Self-checks", "self_checks", "Can the attacks be trusted?", says, pd.DataFrame(rows).T.fillna("–"), None, values,
                 notes="Accuracies in %. Robust means the worst case over all white-box attacks made here. A flag under zero gradients says "
                       "that cross-entropy is blind on this model, which is why no number here rests on it alone.")
@@ -217,7 +221,7 @@ def diagnosis(profile: Profile, methods: list[str] | None = None) -> Item:
             for model, results in seen.items() for name, path in results["paths"].items()
             for step, (margin, zero) in enumerate(zip(path["margin"], path["zero_gradients"], strict=True))]
     says = "; ".join(
-        f"{items.label(profile, model)}: median gap between the true class's logit and the next {np.median(results['gap']):.1f}, "
+        f"{label(profile, model)}: median gap between the true class's logit and the next {np.median(results['gap']):.1f}, "
         "cross-entropy's gradient exactly zero on "
         f"{100 * results['paths']['cross_entropy']['zero_gradients'][0]:.0f} % of the images at the random start"
         for model, results in seen.items()

@@ -49,7 +49,8 @@ def test_a_worst_case_is_taken_image_by_image():
 def test_a_figure_is_the_same_file_when_drawn_again(tmp_path):
     data = pd.DataFrame({"model": ["sce"] * 2, "epsilon": [0.0, 0.1], "accuracy": [90.0, 10.0], "low": [85.0, 5.0], "high": [95.0, 15.0]})
     for folder in ("a", "b"):
-        figures.save(figures.accuracy_against_epsilon(data, {"sce": methods.look(comparable(), "sce")}, "title"), tmp_path / folder, "figure", data)
+        drawn = figures.accuracy_against_epsilon(data, {"sce": methods.look(comparable(), "sce")}, "title")
+        figures.save(drawn, tmp_path / folder, "figure", data)
     for name in ("figure.pdf", "figure.png", "figure.csv"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert not plt.get_fignums()
@@ -87,7 +88,8 @@ def test_every_committed_latex_table_is_plain_ascii_with_balanced_math():
 
 def test_a_header_has_epsilon_over_attack_over_goal():
     rows = page.header(["Clean", "PGD-10 tar, ε = 8/255", "PGD-10 un, ε = 8/255", "PGD-50 un, ε = 8/255"])
-    assert rows == [[("Clean", 1, 3), ("ε = 8/255", 3, 1)], [("PGD-10", 2, 1), ("PGD-50", 1, 1)], [("tar", 1, 1), ("un", 1, 1), ("un", 1, 1)]]
+    assert rows == [[("Clean", 1, 3), ("ε = 8/255", 3, 1)],
+                    [("PGD-10", 2, 1), ("PGD-50", 1, 1)], [("tar", 1, 1), ("un", 1, 1), ("un", 1, 1)]]
     assert page.header(["a", "b"]) == [[("a", 1, 1), ("b", 1, 1)]]
 
 
