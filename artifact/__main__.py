@@ -175,7 +175,8 @@ def main(arguments=None) -> int:
     sub.add_argument("--profile")
     sub.add_argument("--only", default="*", metavar="PATTERN", help="jobs whose name matches, such as 'train *'")
     sub.add_argument("--time-budget", type=_seconds, metavar="S", help="stop after so many seconds with the state saved")
-    sub.add_argument("--jobs", type=_at_least_one, default=1, metavar="N", help="jobs at the same time, as processes that share the device (1)")
+    sub.add_argument("--jobs", type=_at_least_one, default=1, metavar="N",
+                     help="jobs at the same time, as processes that share the device (1)")
     sub.add_argument("--dry-run", action="store_true", help="list the jobs and what they would take")
     sub.add_argument("--rehearse", action="store_true", help="run every job in miniature, under the name PROFILE-rehearsal")
     sub = command(one_job, "job", "one job, by papermill (what the Snakefile calls)")

@@ -40,7 +40,8 @@ def write(profile: Profile, folder: Path, items: list) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "index.html"
     path.write_text(f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-                    f"<title>MMC: {html.escape(profile.name)}</title><style>{CSS}</style><body>{''.join(parts)}</body></html>")
+                    f"<title>MMC: {html.escape(profile.name)}</title><style>{CSS}</style><body>{''.join(parts)}</body></html>",
+                    encoding="utf-8")
     return path
 
 

@@ -124,8 +124,10 @@ class Profile(Strict):
         """Yield (section, field, models) for every list of models, each of which names a model once."""
         for section in type(self).model_fields:
             part = getattr(self, section)
-            for field in (name for name in MODEL_FIELDS if isinstance(part, Strict) and isinstance(getattr(part, name, None), (list, dict))):
-                value = getattr(part, field)
+            for field in MODEL_FIELDS if isinstance(part, Strict) else ():
+                value = getattr(part, field, None)
+                if not isinstance(value, (list, dict)):
+                    continue
                 yield from ((section, field, keys) for keys in (value.values() if isinstance(value, dict) else [value]))
 
     def _models_of(self, section: str) -> list[str]:

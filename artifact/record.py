@@ -20,7 +20,7 @@ def update(path: Path = ROOT / "README.md") -> str:
         name = match[2]
         text = benchmark(name.removeprefix("benchmark/")) if name.startswith("benchmark/") else block(load_profile(name))
         return f"{match[1]}{text}\n{match[3]}"
-    return _BLOCK.sub(anew, path.read_text())
+    return _BLOCK.sub(anew, path.read_text(encoding="utf-8"))
 
 
 def block(profile: Profile) -> str:
@@ -51,5 +51,5 @@ def block(profile: Profile) -> str:
 
 def benchmark(name: str) -> str:
     """A benchmark's table as Markdown, from the JSON file that its run wrote."""
-    kept = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    kept = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
     return kept["markdown"]

@@ -18,6 +18,11 @@ OBJECTIVES = {"cross_entropy": ("cross-entropy", "#999999"), "untargeted_1": (r"
               "untargeted_2": (r"$L_{Ada}^{un,2}$ (margin)", "#D55E00"), "worst": ("worst case", "#000000")}
 
 
+def drawing():
+    """The context to draw in: Matplotlib's own defaults and our style over them, whatever the user's matplotlibrc says."""
+    return plt.style.context(STYLE, after_reset=True)
+
+
 def line_style(model: str) -> dict:
     """Colour, marker and dash of a method, the same in every figure."""
     model = method(model)
@@ -29,16 +34,17 @@ def line_style(model: str) -> dict:
 def save(figure, folder: Path, stem: str, data: pd.DataFrame) -> list[str]:
     """Write a figure as PDF and PNG with the numbers that it shows as CSV, without clock times in the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{stem}.pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
-    figure.savefig(folder / f"{stem}.png", metadata={"Software": None})
+    with drawing():
+        figure.savefig(folder / f"{stem}.pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
+        figure.savefig(folder / f"{stem}.png", metadata={"Software": None})
     plt.close(figure)
-    data.to_csv(folder / f"{stem}.csv", index=False)
+    data.to_csv(folder / f"{stem}.csv", index=False, encoding="utf-8")
     return [f"{stem}.{ending}" for ending in ("pdf", "png", "csv")]
 
 
 def training_curves(data: pd.DataFrame, title: str):
     """Fig. 3a: test error against training time; `data` has columns model, seconds, test_error (%)."""
-    with plt.style.context(STYLE):
+    with drawing():
         # Standard and adversarial training in panels of their own (they differ in time by a factor), where there is any.
         panels = list(data.groupby(data["model"].str.startswith("at-")))
         figure, axes = plt.subplots(1, len(panels), figsize=(7.2 if len(panels) > 1 else 4.2, 3.4), sharey=True, squeeze=False)
@@ -60,7 +66,7 @@ def training_curves(data: pd.DataFrame, title: str):
 
 def accuracy_against_epsilon(data: pd.DataFrame, title: str):
     """Accuracy against epsilon with 95 % intervals; `data` has columns model, epsilon, accuracy, low, high (%)."""
-    with plt.style.context(STYLE):
+    with drawing():
         figure, axis = plt.subplots(figsize=(5.4, 3.2))
         for model, rows in data.groupby("model", sort=False):
             look = line_style(model)
@@ -73,7 +79,7 @@ def accuracy_against_epsilon(data: pd.DataFrame, title: str):
 
 def against_radius(data: pd.DataFrame, title: str):
     """Clean and robust accuracy against C_MM; `data` has columns radius, column ("clean", "worst"), accuracy, low, high (%)."""
-    with plt.style.context(STYLE):
+    with drawing():
         figure, axis = plt.subplots(figsize=(4.8, 3))
         for column, text, colour, marker in (("clean", "clean", "#0072B2", "o"), ("untargeted_1", r"$L_{Ada}^{un,1}$", "#56B4E9", "^"),
                                              ("worst", "worst case of two objectives", "#D55E00", "P")):
@@ -89,7 +95,7 @@ def against_radius(data: pd.DataFrame, title: str):
 
 def objective_bars(data: pd.DataFrame, title: str):
     """Accuracy of each model under each objective; `data` has columns model, objective, accuracy, low, high (%)."""
-    with plt.style.context(STYLE):
+    with drawing():
         models = list(dict.fromkeys(data["model"]))
         figure, axis = plt.subplots(figsize=(7.2, 3.2))
         width = 0.8 / len(OBJECTIVES)
@@ -110,7 +116,7 @@ def transfer_matrices(data: pd.DataFrame, title: str):
     import seaborn
 
     panels = list(data.groupby(["attack", "epsilon"], sort=False))
-    with plt.style.context(STYLE):
+    with drawing():
         figure, axes = plt.subplots(1, len(panels), figsize=(2.6 * len(panels) + 1, 3.1), sharey=True, squeeze=False)
         for axis, ((attack, epsilon), rows) in zip(axes[0], panels, strict=True):
             order = list(dict.fromkeys(rows["target"]))
@@ -134,7 +140,7 @@ def attack_paths(results: dict, title: str):
         "targeted_1": (r"adaptive: $L_{Ada}^{tar,1}$", "#B2182B", "D"),
     }
     inputs = results["inputs"]
-    with plt.style.context(STYLE):
+    with drawing():
         figure, axes = plt.subplots(1, len(inputs), figsize=(3.7 * len(inputs), 3.9), sharey=True, squeeze=False)
         for place, axis in enumerate(axes[0]):
             x, y = zip(*results["features"], strict=True)

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from artifact.exhibits.figures import OBJECTIVES, STYLE, line_style
+from artifact.exhibits.figures import OBJECTIVES, drawing, line_style
 from artifact.items import label
 
 SHORT = {
@@ -20,7 +20,7 @@ SHORT = {
 
 def ladder(data: pd.DataFrame, title: str):
     """Worst case so far along the rungs; `data` has columns model, rung, accuracy, low, high (%)."""
-    with plt.style.context(STYLE):
+    with drawing():
         figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), sharey=True)
         places = {name: place for place, name in enumerate(SHORT)}
         for axis, adversarial in zip(axes, (False, True), strict=True):
@@ -41,7 +41,7 @@ def ladder(data: pd.DataFrame, title: str):
 
 def diagnosis(seen: dict, epsilon: float, title: str):
     """A row for each model: logit gaps, margin against iteration, two loss surfaces; `seen` holds receipts' results by model."""
-    with plt.style.context(STYLE):
+    with drawing():
         figure, axes = plt.subplots(len(seen), 4, figsize=(9.8, 2.2 * len(seen) + 0.4), dpi=85, squeeze=False)
         for row, (model, results) in zip(axes, seen.items(), strict=True):
             gap = np.asarray(results["gap"])

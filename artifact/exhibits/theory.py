@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
-from artifact.exhibits.figures import STYLE
+from artifact.exhibits.figures import drawing
 
 SCE, MMC = "#0072B2", "#D55E00"
 GREY = "#4d4d4d"
@@ -16,7 +16,7 @@ NAMES = {"sce": "SCE", "mmc-10": "MMC-10"}
 
 def figure_1(results):
     """Fig. 1: movement by class (top) and density (bottom) of two-dimensional features under SCE and MMC-10."""
-    with plt.style.context(STYLE):
+    with drawing():
         figure, axes = plt.subplots(2, 2, figsize=(7.2, 7.0))
         panels = results["panels"]
         shades = np.concatenate([panel["log10_density"] for panel in panels.values()])
@@ -84,7 +84,7 @@ def _power(value):
 def figure_2(results):
     """Fig. 2: contours of the g-SCE loss with σ_k < σ_k̃, of the MMC loss, and the radius of both against the loss."""
     softmax, mmc = results["softmax"], results["mmc"]
-    with plt.style.context(STYLE):
+    with drawing():
         figure, axes = plt.subplots(1, 3, figsize=(9.6, 3.3), width_ratios=(1, 1, 1.05))
         for axis, shape, colour, outward in ((axes[0], softmax, SCE, True), (axes[1], mmc, MMC, False)):
             center = np.array(shape["center"])
@@ -135,7 +135,7 @@ def _loss(value):
 
 def figure_5(results):
     """Fig. 5: the Max-Mahalanobis centers for L = 2, 3, 4 on the unit sphere."""
-    with plt.style.context(STYLE):
+    with drawing():
         figure = plt.figure(figsize=(7.2, 2.7))
         for place, panel in enumerate(results["panels"], 1):
             points, count = np.array(panel["centers"]), panel["num_classes"]
@@ -174,7 +174,7 @@ def figure_6(results):
     span = 1.05 * np.abs(grid).max()
     x, y = np.meshgrid(np.linspace(-span, span, 400), np.linspace(-span, span, 400))
     region = np.argmin([(x - cx) ** 2 + (y - cy) ** 2 for cx, cy in centers], 0)
-    with plt.style.context(STYLE):
+    with drawing():
         figure, axes = plt.subplots(2, 2, figsize=(6.6, 6.6), sharex=True, sharey=True)
         for axis, panel in zip(axes.flat, results["panels"], strict=True):
             axis.contourf(x, y, region, levels=[-0.5, 0.5, 1.5, 2.5], colors=REGIONS, zorder=0)
