@@ -16,7 +16,7 @@ endif
 export MMC_PROFILE := $(value PROFILE)
 WITH_PROFILE := $${MMC_PROFILE:+--profile "$$MMC_PROFILE"}
 
-.PHONY: help setup reproduce figures test lab bench clean
+.PHONY: help setup reproduce figures test torture lab bench clean
 
 help:  ## this list
 	@echo "make TARGET [PROFILE=demo|quick|paper]"
@@ -49,6 +49,9 @@ figures: $(READY)  ## draw figures and tables from the receipts that are there; 
 test: $(READY)  ## unit tests, then every notebook rerun and compared
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 tests
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --nbval --nbval-current-env notebooks
+
+torture: $(READY)  ## kill, flip, edit and fill disks at random; ends with one line of counts
+	OMP_NUM_THREADS=1 $(PYTHON) -m tests.torture
 
 lab: $(READY)  ## JupyterLab on the notebooks
 	$(PYTHON) -m jupyter lab notebooks

@@ -120,4 +120,6 @@ def test_a_dollar_in_a_title_is_a_dollar():
     from artifact.exhibits import figures
     profile = experiment.load_profile("demo").model_copy(update={"title": "a $\\foo$ b"})
     data = pd.DataFrame({"model": ["sce"] * 2, "epsilon": [0.0, 0.1], "accuracy": [90.0, 10.0], "low": [85.0, 5.0], "high": [95.0, 15.0]})
-    figures.accuracy_against_epsilon(data, exhibit.figure_title(profile, "text")).canvas.draw()
+    figure = figures.accuracy_against_epsilon(data, exhibit.figure_title(profile, "text"))
+    figure.canvas.draw()
+    figures.plt.close(figure)
