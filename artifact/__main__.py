@@ -135,6 +135,8 @@ def release(options) -> int:
 
 def record(options) -> int:
     from artifact import record as writer
+    if not (ROOT / "README.md").is_file():
+        raise ValueError("the README is in a clone of the repository, not in the installed package; run this command in a clone")
     (ROOT / "README.md").write_text(writer.update(), encoding="utf-8")
     print("README.md: every number between its markers is a receipt's")
     return 0

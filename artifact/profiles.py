@@ -219,6 +219,9 @@ def load_profile(name: str) -> Profile:
     path = Path(os.path.abspath(os.path.expanduser(name))) if named else ROOT / "profiles" / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in (ROOT / "profiles").glob("*.yaml")))
+        if not known:
+            raise ValueError("profiles, notebooks and receipts are in a clone of the repository, not in the installed package; "
+                             "run this command in a clone")
         raise ValueError(f"there is no profile {name!r}; known: {known}, or the path of a YAML file")
     shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
     try:

@@ -233,3 +233,10 @@ def test_a_job_is_done_when_all_that_it_stands_for_is_there(tmp_path, monkeypatc
     experiment.model_receipt_path(profile, "sce").unlink()
     again = jobs.to_do(planned)
     assert [job.name for job in again if job.notebook == "02_training"] == ["train sce"] and again[-1].name == "report"
+
+
+def test_an_installed_package_without_its_clone_says_so(tmp_path, monkeypatch):
+    from artifact import profiles
+    monkeypatch.setattr(profiles, "ROOT", tmp_path)
+    with pytest.raises(ValueError, match="run this command in a clone"):
+        experiment.load_profile("demo")
