@@ -113,7 +113,8 @@ def run(options) -> int:
 
 
 def one_job(options) -> int:
-    processes.end_with_parent()  # of the Snakemake that started it
+    started_by = os.environ.pop("MMC_PARENT", None)  # the Snakemake that may be gone before this process has loaded
+    processes.end_with_parent(parent=int(started_by) if started_by else None)
     profile = load_profile(options.profile)
     jobs.run_timed(profile, jobs.find(profile, options.name), jobs.run_notebook)
     return 0
