@@ -22,4 +22,4 @@ for job in JOBS:
         priority: int(URGENCY[job.receipt])
         resources: gpu=int(PROFILE.device == "cuda")
         params: name=job.name, profile=str(config.get("profile", "demo")), python=sys.executable
-        shell: "exec {params.python:q} -m artifact job {params.name:q} --profile {params.profile:q}"
+        shell: "MMC_PARENT=$PPID exec {params.python:q} -m artifact job {params.name:q} --profile {params.profile:q}"

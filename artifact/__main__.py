@@ -113,7 +113,8 @@ def run(options) -> int:
 
 
 def one_job(options) -> int:
-    processes.end_with_parent()  # of the Snakemake that started it
+    started_by = os.environ.pop("MMC_PARENT", None)  # the Snakemake that may be gone before this process has loaded
+    processes.end_with_parent(parent=int(started_by) if started_by else None)
     profile = load_profile(options.profile)
     jobs.run_timed(profile, jobs.find(profile, options.name), jobs.run_notebook)
     return 0
@@ -150,6 +151,8 @@ def check_adversarial(options) -> int:
 
 def record(options) -> int:
     from artifact import record as writer
+    if not (ROOT / "README.md").is_file():
+        raise ValueError("the README is in a clone of the repository, not in the installed package; run this command in a clone")
     for path in writer.FILES:
         path.write_text(writer.update(path), encoding="utf-8")
         print(f"{path.name}: every number between its markers is a receipt's")
@@ -191,7 +194,8 @@ def main(arguments=None) -> int:
     sub.add_argument("--profile")
     sub.add_argument("--only", default="*", metavar="PATTERN", help="jobs whose name matches, such as 'train *'")
     sub.add_argument("--time-budget", type=_seconds, metavar="S", help="stop after so many seconds with the state saved")
-    sub.add_argument("--jobs", type=_at_least_one, default=1, metavar="N", help="jobs at the same time, as processes that share the device (1)")
+    sub.add_argument("--jobs", type=_at_least_one, default=1, metavar="N",
+                     help="jobs at the same time, as processes that share the device (1)")
     sub.add_argument("--dry-run", action="store_true", help="list the jobs and what they would take")
     sub.add_argument("--rehearse", action="store_true", help="run every job in miniature, under the name PROFILE-rehearsal")
     sub = command(one_job, "job", "one job, by papermill (what the Snakefile calls)")

@@ -57,7 +57,7 @@ def write(profile: Profile, folder: Path, items: list) -> Path:
         made=provenance(profile))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "index.html"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 

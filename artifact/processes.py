@@ -1,6 +1,7 @@
 """Processes that end with the one that started them, and signals that end a command in order."""
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -18,15 +19,21 @@ class Stopped(BaseException):
         super().__init__(f"stopped by {signal.Signals(number).name}")
 
 
-def end_with_parent(number: int = signal.SIGTERM) -> None:
-    """Ask Linux to send this process a signal when its parent is gone, however that ended; elsewhere it runs on to its own end."""
+def end_with_parent(number: int = signal.SIGTERM, parent: int | None = None) -> None:
+    """Ask Linux to send this process a signal when its parent is gone, however that ended; elsewhere it runs on to its own end.
+
+    Where `parent` is gone already, which the system then tells nobody, the process ends here.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(number))
+        if parent is not None and os.getppid() != parent:
+            os._exit(128 + number)
 
 
 def start(command: list[str], number: int = signal.SIGTERM, **settings) -> subprocess.Popen:
     """Start a command that ends with this process: `number` is what it is sent then."""
-    return subprocess.Popen(command, preexec_fn=lambda: end_with_parent(number), **settings)
+    parent = os.getpid()
+    return subprocess.Popen(command, preexec_fn=lambda: end_with_parent(number, parent), **settings)
 
 
 @contextmanager

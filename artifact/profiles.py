@@ -124,8 +124,10 @@ class Profile(Strict):
         """Yield (section, field, models) for every list of models, each of which names a model once."""
         for section in type(self).model_fields:
             part = getattr(self, section)
-            for field in (name for name in MODEL_FIELDS if isinstance(part, Strict) and isinstance(getattr(part, name, None), (list, dict))):
-                value = getattr(part, field)
+            for field in MODEL_FIELDS if isinstance(part, Strict) else ():
+                value = getattr(part, field, None)
+                if not isinstance(value, (list, dict)):
+                    continue
                 yield from ((section, field, keys) for keys in (value.values() if isinstance(value, dict) else [value]))
 
     def _models_of(self, section: str) -> list[str]:
@@ -217,6 +219,9 @@ def load_profile(name: str) -> Profile:
     path = Path(os.path.abspath(os.path.expanduser(name))) if named else ROOT / "profiles" / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in (ROOT / "profiles").glob("*.yaml")))
+        if not known:
+            raise ValueError("profiles, notebooks and receipts are in a clone of the repository, not in the installed package; "
+                             "run this command in a clone")
         raise ValueError(f"there is no profile {name!r}; known: {known}, or the path of a YAML file")
     shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
     try:

@@ -25,7 +25,7 @@ def update(path: Path) -> str:
         first, _, rest = name.partition("/")
         text = benchmark(rest) if first == "benchmark" else verdicts(load_profile(first)) if rest else block(load_profile(first))
         return f"{match[1]}{text}\n{match[3]}"
-    return _BLOCK.sub(anew, path.read_text())
+    return _BLOCK.sub(anew, path.read_text(encoding="utf-8"))
 
 
 def block(profile: Profile) -> str:
@@ -66,5 +66,5 @@ def verdicts(profile: Profile) -> str:
 
 def benchmark(name: str) -> str:
     """A benchmark's table as Markdown, from the JSON file that its run wrote."""
-    kept = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    kept = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
     return kept["markdown"]

@@ -34,7 +34,7 @@ def rehearsal(profile: Profile, device: str) -> Profile:
         settings["verdict"]["autoattack"] = profile.verdict.autoattack[:1]  # its thousands of queries do not shrink
     path = ROOT / "logs" / f"{profile.name}-rehearsal.yaml"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(yaml.safe_dump(settings, sort_keys=False))
+    path.write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return load_profile(str(path))
 
 

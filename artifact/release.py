@@ -33,8 +33,8 @@ def release(profile: Profile, key: str, folder: Path = FOLDER) -> Path:
     card = {"name": path.stem, "sha256": digest, "precision": "float16" if whole else "float32", "bytes": path.stat().st_size,
             "trained_checkpoint_sha256": model.receipt["results"]["checkpoint_sha256"], "receipt": model.path.name, **metadata,
             "test_accuracy": model.receipt["results"]["test_accuracy"], "provenance": model.receipt["provenance"]}
-    path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n")
-    path.with_suffix(".md").write_text(_card(profile, key, card))
+    path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    path.with_suffix(".md").write_text(_card(profile, key, card), encoding="utf-8")
     return path
 
 

@@ -107,11 +107,11 @@ def write_item(folder: Path, item: Item) -> list[str]:
     if item.figure is not None:
         files = figures.save(item.figure, folder, item.stem, item.values)
     else:
-        item.values.to_csv(folder / f"{item.stem}.csv", index=False)
+        item.values.to_csv(folder / f"{item.stem}.csv", index=False, encoding="utf-8")
         files = [f"{item.stem}.csv"]
     if item.table is not None:
-        (folder / f"{item.stem}.md").write_text(markdown(item))
-        (folder / f"{item.stem}.tex").write_text(latex(item))
+        (folder / f"{item.stem}.md").write_text(markdown(item), encoding="utf-8")
+        (folder / f"{item.stem}.tex").write_text(latex(item), encoding="utf-8")
         files += [f"{item.stem}.md", f"{item.stem}.tex"]
     return files
 

@@ -89,7 +89,7 @@ def _known(name):
 
 
 def _root(root) -> Path:
-    return Path(root or os.environ.get("MMC_DATA") or Path(__file__).resolve().parent.parent / "data")
+    return Path(root or os.environ.get("MMC_DATA") or Path(__file__).resolve().parent.parent / "data").expanduser()
 
 
 @cache

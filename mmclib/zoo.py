@@ -59,7 +59,7 @@ def load_released(name) -> models.Classifier:
     path = FOLDER / f"{name}.safetensors"
     if not path.exists():
         raise ValueError(f"there is no released model {name!r}; known: {', '.join(released()) or 'none'}")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != json.loads(path.with_suffix(".json").read_text())["sha256"]:
+    if hashlib.sha256(path.read_bytes()).hexdigest() != json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"]:
         raise ValueError(
             f"released model {name!r} is damaged: its sha256 is not the one in {path.with_suffix('.json').name}; fetch it again"
         )

@@ -134,7 +134,7 @@ def with_interval(cell: dict) -> str:
 
 def paper_table(name: str, index: str = "method") -> pd.DataFrame:
     """One of the tables under paper/ as it is printed; rows by method, cells as text."""
-    return pd.read_csv(ROOT / "paper" / name, comment="#", dtype=str).set_index(index)
+    return pd.read_csv(ROOT / "paper" / name, comment="#", dtype=str, encoding="utf-8").set_index(index)
 
 
 def verdict(profile: Profile, ours: float, printed: str | None) -> str:
@@ -166,4 +166,5 @@ def epsilon_text(epsilon: float) -> str:
 
 
 def figure_title(profile: Profile, text: str) -> str:
-    return f"{text}\n{profile.title}" if profile.stand_in() else text
+    title = profile.title.replace("$", r"\$")  # a title is text, not Matplotlib's mathematics
+    return f"{text}\n{title}" if profile.stand_in() else text

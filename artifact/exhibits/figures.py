@@ -25,7 +25,7 @@ def save(figure, folder: Path, stem: str, data: pd.DataFrame) -> list[str]:
         figure.savefig(folder / f"{stem}.pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
         figure.savefig(folder / f"{stem}.png", metadata={"Software": None})
     plt.close(figure)
-    data.to_csv(folder / f"{stem}.csv", index=False)
+    data.to_csv(folder / f"{stem}.csv", index=False, encoding="utf-8")
     return [f"{stem}.{ending}" for ending in ("pdf", "png", "csv")]
 
 

@@ -150,3 +150,9 @@ def test_an_evaluation_of_another_checkpoint_is_not_drawn(tmp_path, monkeypatch)
     receipts.write_receipt(path, receipt)
     with pytest.raises(exhibit.Missing, match="another checkpoint"):
         exhibit.evaluation(profile, spec)
+
+
+def test_the_short_form_of_the_torture_finds_nothing(capsys):
+    from tests import torture
+    assert torture.main(["--kills", "0", "--flips", "40", "--edits", "20", "--disks", "5"]) == 0
+    assert capsys.readouterr().out.startswith("torture: flips 40 of 40 right, edits 20 of 20 right, full disk 5 of 5 right")
