@@ -59,16 +59,24 @@ def load_released(name) -> models.Classifier:
     path = FOLDER / f"{name}.safetensors"
     if not path.exists():
         raise ValueError(f"there is no released model {name!r}; known: {', '.join(released()) or 'none'}")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"]:
-        raise ValueError(
-            f"released model {name!r} is damaged: its sha256 is not the one in {path.with_suffix('.json').name}; fetch it again"
-        )
-    state, metadata = checkpoints.load_model_state(path)
-    state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-    network, loss = metadata["network"], metadata["model"]
-    centers = state.get("head.centers") if loss["loss"] in PRESET else None
-    model = assemble(network, loss, data.NUM_CLASSES[network["dataset"]], centers, state["mean"])
-    model.load_state_dict(state)
+    card = path.with_suffix(".json")
+    try:
+        told = json.loads(card.read_bytes())["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"the card of released model {name!r}, {card}, is missing or damaged ({error}); fetch it again") from None
+    if hashlib.sha256(path.read_bytes()).hexdigest() != told:
+        raise ValueError(f"released model {name!r} is damaged: its sha256 is not the one in {card.name}; fetch it again")
+    try:
+        state, metadata = checkpoints.load_model_state(path)
+        state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+        network, loss = metadata["network"], metadata["model"]
+        centers = state.get("head.centers") if loss["loss"] in PRESET else None
+        model = assemble(network, loss, data.NUM_CLASSES[network["dataset"]], centers, state["mean"])
+        model.load_state_dict(state)
+    except (KeyError, TypeError, RuntimeError, ValueError) as error:
+        raise ValueError(f"{path} is no released model of this package ({' '.join(str(error).split())[:200]}); fetch it again") from None
+    if not all(value.isfinite().all() for value in state.values()):
+        raise ValueError(f"{path} holds weights that are infinite or NaN; fetch it again")
     return model.eval()
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmclib import batches, data
+from mmclib import data
+from mmclib.training import batches
 
 DATA = Path(os.environ.get("MMC_DATA") or Path(__file__).resolve().parents[2] / "data")
 needs = {

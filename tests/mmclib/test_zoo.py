@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import mmclib
-from mmclib import centers, losses, zoo
+from mmclib import centers, checkpoints, losses, zoo
 
 NETWORK = {"architecture": "small_convnet", "feature_dim": 16}
 CENTERS, MEAN = centers.max_mahalanobis_centers(10, 16), torch.zeros(1, 8, 8)
@@ -55,4 +55,30 @@ def test_an_unknown_or_damaged_released_model_is_a_sentence(tmp_path, monkeypatc
     (tmp_path / "a.safetensors").write_bytes(b"other bytes")
     (tmp_path / "a.json").write_text('{"sha256": "0"}')
     with pytest.raises(ValueError, match="released model 'a' is damaged"):
+        zoo.load_released("a")
+
+
+@pytest.mark.parametrize("card", [b"", b"null", b"[]", b"{}", b"\xff", b'{"sha256": 1'])
+def test_a_damaged_card_is_a_sentence_that_names_it(card, tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo, "FOLDER", tmp_path)
+    (tmp_path / "a.safetensors").write_bytes(b"bytes")
+    (tmp_path / "a.json").write_bytes(card)
+    with pytest.raises(ValueError, match=r"a\.json, is missing or damaged"):
+        zoo.load_released("a")
+
+
+@pytest.mark.parametrize(("tensors", "settings", "says"), [
+    ({}, {}, "no released model of this package"),
+    ({"mean": torch.zeros(1, 8, 8)}, {"network": {"architecture": "airbench", "dataset": "digits"}, "model": {"loss": "sce"}}, "lack"),
+    (None, {}, "infinite or NaN"),
+])
+def test_a_forged_released_model_is_a_sentence(tensors, settings, says, tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo, "FOLDER", tmp_path)
+    if tensors is None:
+        settings = {"network": {"architecture": "small_convnet", "feature_dim": 8, "dataset": "digits"}, "model": {"loss": "sce"}}
+        tensors = zoo.assemble(settings["network"], settings["model"], 10, None, MEAN).state_dict()
+        tensors["head.linear.bias"] = torch.full((10,), torch.nan)
+    digest = checkpoints.save_tensors(tmp_path / "a.safetensors", tensors, settings)
+    (tmp_path / "a.json").write_text(f'{{"sha256": "{digest}"}}')
+    with pytest.raises(ValueError, match=says):
         zoo.load_released("a")
