@@ -19,7 +19,7 @@ WITH_PROFILE := $${MMC_PROFILE:+--profile "$$MMC_PROFILE"}
 .PHONY: help setup reproduce figures test torture lab bench clean
 
 help:  ## this list
-	@echo "make TARGET [PROFILE=demo|quick|paper]"
+	@echo "make TARGET [PROFILE=demo|quick|cpu|paper]"
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 14
 
 setup: $(READY)  ## make the environment (every other target does so by itself)
@@ -54,7 +54,7 @@ torture: $(READY)  ## kill, flip, edit and fill disks at random; ends with one l
 	OMP_NUM_THREADS=1 $(PYTHON) -m tests.torture
 
 lab: $(READY)  ## JupyterLab on the notebooks
-	$(PYTHON) -m jupyter lab notebooks
+	$(PYTHON) -m jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb
 
 bench: $(READY)  ## speed against the field's libraries and a plain training loop, as ratios in one run
 	$(PYTHON) benchmarks/training.py
