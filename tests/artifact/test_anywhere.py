@@ -8,7 +8,7 @@ import sys
 import pandas as pd
 import pytest
 
-from artifact import experiment, items
+from artifact import experiment, methods
 from artifact.exhibits import exhibit
 from mmclib import data
 
@@ -17,7 +17,8 @@ DRAW = """
 import sys, pathlib, pandas as pd
 from artifact.exhibits import figures
 data = pd.DataFrame({"model": ["sce"] * 2, "epsilon": [0.0, 0.1], "accuracy": [90.0, 10.0], "low": [85.0, 5.0], "high": [95.0, 15.0]})
-figures.save(figures.accuracy_against_epsilon(data, "a title"), pathlib.Path(sys.argv[1]), "figure", data)
+drawn = figures.accuracy_against_epsilon(data, {"sce": {"label": "SCE", "color": "red"}}, "a title")
+figures.save(drawn, pathlib.Path(sys.argv[1]), "figure", data)
 """
 
 
@@ -110,16 +111,19 @@ def test_a_tilde_in_the_data_folder_is_the_home(monkeypatch):
 
 
 def test_a_model_of_ones_own_has_a_row_beside_the_papers():
-    rows = exhibit.paper_table("table1.csv").reindex([items.label(model) for model in ("sce", "mmc-20")])
-    assert list(rows.index) == ["SCE", "mmc-20"] and rows.loc["mmc-20"].isna().all() and rows.index.name == "method"
+    profile = experiment.load_profile("demo")
+    own = profile.models["mmc-10"].model_copy(update={"radius": 20.0})
+    profile = profile.model_copy(update={"models": profile.models | {"my row": own}})
+    rows = exhibit.paper_table("table1.csv").reindex([methods.paper_label(profile, model) for model in ("sce", "my row")])
+    assert list(rows.index) == ["SCE", "MMC-20"] and rows.loc["MMC-20"].isna().all() and rows.index.name == "method"
     notebook = (ROOT / "notebooks" / "03_white_box.ipynb").read_text(encoding="utf-8")
-    assert "reindex([items.label" in notebook and ".loc[[items.label" not in notebook
+    assert "reindex([paper_label" in notebook and ".loc[[items.label" not in notebook
 
 
 def test_a_dollar_in_a_title_is_a_dollar():
     from artifact.exhibits import figures
     profile = experiment.load_profile("demo").model_copy(update={"title": "a $\\foo$ b"})
     data = pd.DataFrame({"model": ["sce"] * 2, "epsilon": [0.0, 0.1], "accuracy": [90.0, 10.0], "low": [85.0, 5.0], "high": [95.0, 15.0]})
-    figure = figures.accuracy_against_epsilon(data, exhibit.figure_title(profile, "text"))
+    figure = figures.accuracy_against_epsilon(data, {"sce": methods.look(profile, "sce")}, exhibit.figure_title(profile, "text"))
     figure.canvas.draw()
     figures.plt.close(figure)
