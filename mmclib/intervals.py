@@ -7,9 +7,11 @@ from statistics import NormalDist
 __all__ = ["auroc_interval", "binomial_interval", "paired_interval", "wilson_interval"]
 
 
-def wilson_interval(successes: int, count: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's score interval for a share of `successes` in `count` (Wilson, 1927). Raises ValueError for impossible
-    counts."""
+def wilson_interval(successes: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return Wilson's score interval for a share of `successes` in `count` (Wilson, 1927); successes may be a mean over repetitions.
+
+    Raises ValueError for impossible counts.
+    """
     if not 0 <= successes <= count or count < 1:
         raise ValueError(f"successes must lie in [0, count] and count be at least 1, got successes={successes}, count={count}")
     z = NormalDist().inv_cdf((1 + confidence) / 2)
