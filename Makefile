@@ -8,15 +8,19 @@ SHELL := /bin/bash
 ifeq ($(CONDA_DEFAULT_ENV),mmc)
 PYTHON := "$$CONDA_PREFIX"/bin/python
 READY :=
+INSTALL := $(PYTHON) -m pip install --quiet
 else
 PYTHON := .venv/bin/python
 READY := .venv/ready
+INSTALL := $(if $(shell command -v uv),uv,$(PYTHON) -m uv) pip install --quiet --python $(PYTHON)
 endif
+# Without an NVIDIA driver PyTorch's CPU build will do, without CUDA's libraries; TORCH=cuda where the driver is on other machines only.
+TORCH ?= $(if $(or $(shell command -v nvidia-smi),$(wildcard /proc/driver/nvidia /dev/nvidiactl)),cuda,cpu)
 # Through the environment, where nothing in it is code; a name in a file of make's own (PROFILE=$(shell ...)) is not expanded.
 export MMC_PROFILE := $(value PROFILE)
 WITH_PROFILE := $${MMC_PROFILE:+--profile "$$MMC_PROFILE"}
 
-.PHONY: help setup reproduce figures test torture lab bench clean
+.PHONY: help setup reproduce figures test torture docs lint lab bench clean
 
 help:  ## this list
 	@echo "make TARGET [PROFILE=demo|quick|cpu|paper]"
@@ -34,11 +38,15 @@ endif
 moved:
 	@rm -f .venv/ready
 
-.venv/ready: requirements.lock requirements-nodeps.lock pyproject.toml
-	@if command -v uv > /dev/null; then UV=uv; test -e $@ || uv venv --quiet --clear --python '>=3.11' .venv; \
-	 else UV='$(PYTHON) -m uv'; test -e $@ || python3 -m venv --clear .venv && $(PYTHON) -m pip install --quiet uv; fi; \
-	 $$UV pip install --quiet --python $(PYTHON) -r requirements.lock \
-	 && $$UV pip install --quiet --python $(PYTHON) --no-deps -r requirements-nodeps.lock -e . && pwd -P > $@
+LOCKS := requirements.lock requirements-cuda.lock requirements-nodeps.lock
+.venv/ready: $(LOCKS) pyproject.toml
+	@if command -v uv > /dev/null; then test -e $@ || uv venv --quiet --clear --python '>=3.11' .venv; \
+	 else test -e $@ || python3 -m venv --clear .venv && $(PYTHON) -m pip install --quiet uv; fi; \
+	 { test "$(TORCH)" = cpu && { $(INSTALL) --torch-backend cpu -r requirements.lock 2> .venv/cpu-build.log \
+	   || { echo "PyTorch's CPU build cannot be had here (.venv/cpu-build.log): taking the one with CUDA, which is larger and does as well"; \
+	        false; }; } \
+	   || $(INSTALL) -r requirements.lock -r requirements-cuda.lock; } \
+	 && $(INSTALL) --no-deps -r requirements-nodeps.lock -e . && pwd -P > $@
 
 reproduce: $(READY)  ## every figure and table of a profile (default: paper with CUDA, else demo)
 	@$(PYTHON) -m artifact reproduce $(WITH_PROFILE)
@@ -52,6 +60,15 @@ test: $(READY)  ## unit tests, then every notebook rerun and compared
 
 torture: $(READY)  ## kill, flip, edit and fill disks at random; ends with one line of counts
 	OMP_NUM_THREADS=1 $(PYTHON) -m tests.torture
+
+docs: $(READY)  ## the documentation as a site: notebooks as they are committed, the library's functions, the verdict
+	@$(PYTHON) -c 'import furo, myst_nb' 2> /dev/null || $(INSTALL) -r requirements-docs.lock
+	$(PYTHON) -m sphinx -q -W --keep-going docs docs/_build && echo docs/_build/index.html
+
+lint: $(READY)  ## ruff on everything, mypy on mmclib
+	@$(PYTHON) -c 'import mypy' 2> /dev/null || $(INSTALL) -r requirements-docs.lock
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy
 
 lab: $(READY)  ## JupyterLab on the notebooks
 	$(PYTHON) -m jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb
