@@ -220,6 +220,7 @@ class Verdict(Strict):
 
     models: Models
     images: Count
+    check_images: Count | None = None  # of these the first so many for the self-checks, the diagnosis and the libraries; None is all
     restarts: Annotated[int, Field(ge=2)] = 5
     classes: Count = 9  # of multi_targeted: so many wrong classes of each image
     steps: Count = 50  # of multi_targeted

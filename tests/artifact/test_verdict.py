@@ -73,6 +73,7 @@ TINY = {
         "classes": 3,
         "steps": 8,
         "queries": 8,
+        "check_images": 12,
         "autoattack": [],
         "diagnosed": ["mmc-10"],
     },
@@ -110,6 +111,7 @@ def made(tmp_path_factory):
     (lambda s: s["models"]["pairs-emc-1"].pop("alpha"), "loss 'emc' needs alpha"),
     (lambda s: s["models"]["pairs-hm-10-3"].update(training="digits"), "hierarchical centers need a data set with superclasses"),
     (lambda s: s["models"]["pairs-hm-10-3"].update(radii=[10]), "models.pairs-hm-10-3.radii"),
+    (lambda s: s["verdict"].update(check_images=17), "verdict.check_images is 17; it must be at most verdict.images = 16"),
     (lambda s: s["verdict"].update(images=25), "verdict.images is 25; it must be at most white_box.images = 24"),
     (lambda s: s["variants"]["elastic"].append("emc-7"), "variants.elastic names 'emc-7'"),
     (lambda s: s["depth"]["networks"]["small"].append("big"), "depth.networks names 'big'"),
@@ -233,6 +235,14 @@ def test_claims_follow_the_rules_of_the_profile(made, tmp_path):
     assert part["verdict"].iloc[3] == "not judged" and "needs AT_un of SCE and AT_un of MMC, not here" in part["measured"].iloc[3]
     with pytest.raises(exhibit.NotPlanned, match="the claims are about SCE and MMC"):
         verdict.claims(made, ["mmc-10"])
+
+
+def test_checks_on_fewer_images_count_on_those(made):
+    specs = ladder.checks(made, "mmc-10")
+    assert {spec.images for spec in specs.values()} == {12} and ladder.diagnosis(made, "mmc-10").images == 12
+    rungs = np.logical_and.reduce([exhibit.correct(made, spec)[:16] for spec in ladder.rungs(made, "mmc-10").values()])
+    also = exhibit.correct(made, specs["longer"]) & exhibit.correct(made, specs["black_box"])
+    assert (verdict.strongest(made, "mmc-10") == np.concatenate([rungs[:12] & also, rungs[12:]])).all()
 
 
 def test_a_loss_surface_is_flat_where_cross_entropy_is_blind(made):
