@@ -22,7 +22,9 @@ def rungs(profile: Profile, model: str) -> dict[str, Evaluation]:
         "multi_targeted": _of(profile, model, "multi_targeted", {"epsilon": epsilon, "steps": plan.steps, "classes": plan.classes}),
     }
     if model in plan.autoattack:
-        ladder["autoattack"] = _of(profile, model, "autoattack", {"epsilon": epsilon})
+        last = ladder["multi_targeted"]
+        left = {"after": {"attack": last.attack, "settings": last.settings}} if plan.autoattack_on == "survivors" else {}
+        ladder["autoattack"] = _of(profile, model, "autoattack", {"epsilon": epsilon, **left})
     return ladder
 
 

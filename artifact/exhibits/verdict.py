@@ -84,7 +84,9 @@ def ladder_item(profile: Profile, methods: list[str] | None = None) -> Item:
         "own numbers where they are higher) and the last column are the worst case, per image, over the rung and all before it. "
         "PGD takes "
         f"{profile.white_box.steps[1]} steps; restarts: {plan.restarts}; every wrong class: {plan.classes} targets of {plan.steps} "
-        "steps that decay to zero. Dividing logits needs centers of known norm C.",
+        "steps that decay to zero. Dividing logits needs centers of known norm C."
+        + " AutoAttack was run on what every wrong class left: its number is the worst case of both."
+        * (plan.autoattack_on == "survivors" and "autoattack" in set(values["rung"])),
     )
 
 

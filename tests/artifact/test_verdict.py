@@ -307,6 +307,19 @@ def test_autoattack_has_the_same_door_as_the_others(mmc, digits):
         attacks.autoattack(mmc, images, labels, epsilon=-1.0)
 
 
+def test_an_attack_on_survivors_counts_the_worst_case_of_both(made):
+    first = ladder.rungs(made, "at-un-mmc-10")["multi_targeted"]
+    settings = {"epsilon": 0.2, "steps": 4, "step_size": 0.05, "restarts": 1, "objective": "untargeted_2", "start": "clean"}
+    alone = measure.evaluate(made, items.Evaluation("at-un-mmc-10", "pgd", 16, settings=settings))["results"]
+    both = measure.evaluate(made, items.Evaluation("at-un-mmc-10", "pgd", 16, settings=settings | {
+        "after": {"attack": first.attack, "settings": first.settings}}))["results"]
+    left = exhibit.correct(made, first)
+    assert 0 < left.sum() < 16 and (experiment.unpack(both["correct"], 16) == (left & experiment.unpack(alone["correct"], 16))).all()
+    asked = made.model_copy(update={"verdict": made.verdict.model_copy(update={"autoattack": ["sce"], "autoattack_on": "survivors"})})
+    spec = ladder.rungs(asked, "sce")["autoattack"]
+    assert spec.settings == {"epsilon": 0.1, "after": {"attack": "multi_targeted", "settings": first.settings}}
+
+
 def test_a_library_that_is_missing_is_named_with_the_remedy(mmc, digits, monkeypatch):
     images, labels = (part[:8] for part in digits)
     monkeypatch.setattr(peers, "_foolbox", _missing)
