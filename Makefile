@@ -63,7 +63,7 @@ torture: $(READY)  ## kill, flip, edit and fill disks at random; ends with one l
 
 docs: $(READY)  ## the documentation as a site: notebooks as they are committed, the library's functions, the verdict
 	@$(PYTHON) -c 'import furo, myst_nb' 2> /dev/null || $(INSTALL) -r requirements-docs.lock
-	$(PYTHON) -m sphinx -q -W --keep-going docs docs/_build && echo docs/_build/index.html
+	$(PYTHON) -m sphinx -q -W --keep-going -c docs . docs/_build/html && echo docs/_build/html/index.html
 
 lint: $(READY)  ## ruff on everything, mypy on mmclib
 	@$(PYTHON) -c 'import mypy' 2> /dev/null || $(INSTALL) -r requirements-docs.lock
