@@ -80,3 +80,12 @@ case "$*" in *--torch-backend*) exit {int(fails)};; esac
     asked = (tmp_path / "asked").read_text().splitlines()
     assert asked == [f"pip install --quiet --python .venv/bin/python {what}" for what in installed]
     assert (tmp_path / ".venv" / "ready").read_text().strip() == str(tmp_path.resolve())
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.name)
+def test_a_workflow_pins_its_actions_and_runs_commands_that_the_readme_or_contributing_names(path):
+    steps = [step for job in yaml.safe_load(path.read_text())["jobs"].values() for step in job["steps"]]
+    used, run = ([step[key] for step in steps if key in step] for key in ("uses", "run"))
+    assert used and all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action) for action in used)
+    told = (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()
+    assert all(re.match(r"make \w+", command)[0] in told for command in run)
