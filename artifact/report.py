@@ -71,6 +71,11 @@ ITEMS = {  # in the paper's order; our own after the paper's
 }
 
 
+def not_planned(profile: Profile) -> str:
+    """What is said of an item that the profile has no part in."""
+    return f"profile {profile.name} does not plan it"
+
+
 @dataclass(frozen=True)
 class Written:
     """What became of one item: its files, and the sentence that it says; `item` is None where a receipt is missing."""
@@ -94,7 +99,7 @@ def write_all(profile: Profile) -> list[Written]:
             files = write_item(folder, item)
             written.append(Written(item.name, f"{where}/{{{', '.join(files)}}}", item.says, item))
         except NotPlanned:
-            written.append(Written(name, NOT_MADE, f"profile {profile.name} does not plan it"))
+            written.append(Written(name, NOT_MADE, not_planned(profile)))
         except Missing as missing:
             written.append(Written(name, NOT_MADE, f"{missing}; make it with: make reproduce PROFILE={profile.name}"))
     page.write(profile, folder, [entry.item for entry in written if entry.item])
