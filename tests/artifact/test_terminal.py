@@ -51,7 +51,7 @@ def test_the_line_says_what_is_done_what_runs_and_how_long_it_takes():
         "4 of 11 done · 2 running: verdict 2:10, white box 0:40 · about 3 min left")
     assert terminal.sentence(11, 4, [], 40) == "4 of 11 done · about 40 s left" and terminal.sentence(2, 2, [], 0) == "2 of 2 done"
     training = Doing("train sce, center, mmlda", 40, TRAINING)
-    assert "train sce +2 0:40 (epoch 3/15, loss 0.213, 1:12 left)" in terminal.sentence(11, 4, [training], 170)
+    assert "train sce +2 (1:12 left, epoch 3/15, loss 0.213)" in terminal.sentence(11, 4, [training], 170)
     assert terminal.clock(3730) == "1:02:10"
 
 
