@@ -207,9 +207,10 @@ def _draw(view: _View, terminal: int, reading: int, ending: threading.Event) -> 
 
 def _width(terminal: int) -> int:
     try:
-        return max(1, os.get_terminal_size(terminal).columns - 1)
+        columns = os.get_terminal_size(terminal).columns
     except OSError:
-        return 79
+        columns = 0
+    return max(1, (columns or 80) - 1)  # a terminal that nobody told its size says 0
 
 
 def _write(terminal: int, text: bytes) -> None:

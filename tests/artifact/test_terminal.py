@@ -167,7 +167,9 @@ def test_a_closed_terminal_stops_nobody(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs,
                                env=os.environ | {"TERM": "xterm"})
     os.close(theirs)
-    os.read(ours, 6)
+    said = b""
+    while b"0 of 2 done" not in said:  # the line is there
+        said += os.read(ours, 4096)
     os.close(ours)
     process.wait(60)
     assert marker.exists()
