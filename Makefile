@@ -23,8 +23,10 @@ WITH_PROFILE := $${MMC_PROFILE:+--profile "$$MMC_PROFILE"}
 .PHONY: help setup reproduce figures test torture docs lint lab bench clean
 
 help:  ## this list
-	@echo "make TARGET [PROFILE=demo|quick|cpu|paper]"
+	@echo "make TARGET [PROFILE=demo|quick|cpu|paper|FILE.yaml]"
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 14
+	@echo "PROFILE is demo where none is named: minutes, no data set. MMC_DATA, MMC_RESULTS and MMC_CHECKPOINTS name other folders than"
+	@echo "data/, results/ and checkpoints/. All else: $(PYTHON) -m artifact --help"
 
 setup: $(READY)  ## make the environment (every other target does so by itself)
 
@@ -48,7 +50,7 @@ LOCKS := requirements.lock requirements-cuda.lock requirements-nodeps.lock
 	   || $(INSTALL) -r requirements.lock -r requirements-cuda.lock; } \
 	 && $(INSTALL) --no-deps -r requirements-nodeps.lock -e . && pwd -P > $@
 
-reproduce: $(READY)  ## every figure and table of a profile (default: paper with CUDA, else demo)
+reproduce: $(READY)  ## every figure and table of a profile, ending with the verdict and the page's address
 	@$(PYTHON) -m artifact reproduce $(WITH_PROFILE)
 
 figures: $(READY)  ## draw figures and tables from the receipts that are there; computes nothing
@@ -81,6 +83,9 @@ bench: $(READY)  ## speed against the field's libraries and a plain training loo
 
 clean:  ## remove what the demo made, or what PROFILE made; never a file that git tracks
 	@p=$${MMC_PROFILE:-demo}; case "$$p" in */*|.*) echo "PROFILE names a profile, not a path" >&2; exit 1;; esac; \
+	if ! git ls-files > /dev/null 2>&1 && test "$$p" != demo && test "$${p%-rehearsal}" = "$$p"; then \
+	 echo "git does not say here which files of $$p it tracks; remove what you made of results/$$p, figures/$$p, checkpoints/$$p and logs/$$p" >&2; \
+	 exit 1; fi; \
 	for folder in results figures checkpoints logs; do \
 	 if test -n "$$(git ls-files -- "$$folder/$$p" 2>/dev/null)"; then git clean -fdxq -- "$$folder/$$p"; else rm -rf -- "$$folder/$$p"; fi; \
 	done; rm -rf .snakemake

@@ -1,9 +1,12 @@
 import dataclasses
+import json
 import multiprocessing
+import os
 import random
 import signal
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -282,6 +285,19 @@ def test_progress_in_a_log_is_a_line_now_and_then(capsys, monkeypatch):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 6
     assert lines[-1].startswith("epoch 2/2: loss ") and "images/s" in lines[-1] and lines[-1].endswith("min left")
+
+
+def test_progress_goes_to_the_file_that_somebody_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("mmclib.training.progress.SHOW_SECONDS", 0.0)
+    monkeypatch.setenv("MMC_PROGRESS", str(tmp_path / "sce.training"))
+    seen = []
+    monkeypatch.setattr("os.replace", lambda new, old: (seen.append(json.loads(Path(new).read_text())), os.rename(new, old)))
+    fit(classifier(), *few(), recipe=SHORT, seed=0, progress=False)
+    assert [entry["epoch"] for entry in seen] == [1, 1, 1, 2, 2, 2] and {entry["epochs"] for entry in seen} == {2}
+    assert all(entry["loss"] > 0 for entry in seen) and seen[-1]["left"] == 0 and seen[0]["left"] > 0
+    assert not list(tmp_path.iterdir()) and capsys.readouterr().err == ""
+    monkeypatch.setenv("MMC_PROGRESS", str(tmp_path / "no folder" / "sce.training"))
+    assert fit(classifier(), *few(), recipe=SHORT, seed=0).finished  # what cannot be shown ends no training
 
 
 def test_bad_input_is_one_sentence():
