@@ -2,6 +2,7 @@
 #   make reproduce PROFILE=demo    make test    make lab
 .DEFAULT_GOAL := help
 PROFILE ?=
+EXECUTOR ?=
 SHELL := /bin/bash
 
 # An active conda environment made from environment.yml is used as it is; else .venv, made by uv from the exact pins.
@@ -14,12 +15,14 @@ READY := .venv/ready
 endif
 # Through the environment, where nothing in it is code; a name in a file of make's own (PROFILE=$(shell ...)) is not expanded.
 export MMC_PROFILE := $(value PROFILE)
+export MMC_EXECUTOR := $(value EXECUTOR)
 WITH_PROFILE := $${MMC_PROFILE:+--profile "$$MMC_PROFILE"}
+WITH_EXECUTOR := $${MMC_EXECUTOR:+--executor "$$MMC_EXECUTOR"}
 
-.PHONY: help setup reproduce figures test torture lab bench clean
+.PHONY: help setup reproduce figures report test torture lab bench clean
 
 help:  ## this list
-	@echo "make TARGET [PROFILE=demo|quick|cpu|paper]"
+	@echo "make TARGET [PROFILE=demo|quick|cpu|paper] [EXECUTOR=local|slurm]"
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 14
 
 setup: $(READY)  ## make the environment (every other target does so by itself)
@@ -41,10 +44,13 @@ moved:
 	 && $$UV pip install --quiet --python $(PYTHON) --no-deps -r requirements-nodeps.lock -e . && pwd -P > $@
 
 reproduce: $(READY)  ## every figure and table of a profile (default: paper with CUDA, else demo)
-	@$(PYTHON) -m artifact reproduce $(WITH_PROFILE)
+	@$(PYTHON) -m artifact reproduce $(WITH_PROFILE) $(WITH_EXECUTOR)
 
 figures: $(READY)  ## draw figures and tables from the receipts that are there; computes nothing
 	@$(PYTHON) -m artifact figures $(WITH_PROFILE)
+
+report: $(READY)  ## one HTML file of a finished profile: every exhibit, and the jobs behind it
+	@$(PYTHON) -m artifact report $(WITH_PROFILE)
 
 test: $(READY)  ## unit tests, then every notebook rerun and compared
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 tests

@@ -1,14 +1,14 @@
-"""The numbers of README, RESULTS and BENCHMARKS: every one stands between two markers and is written there from receipts."""
+"""The numbers of README, RESULTS, BENCHMARKS and SCALING: every one stands between two markers and is written there from receipts."""
 
 import json
 import re
 from pathlib import Path
 
-from artifact import items, methods, report
+from artifact import items, methods, report, scaling
 from artifact.exhibits.exhibit import Missing
 from artifact.experiment import ROOT, Profile, model_receipt_path, read_receipt
 
-FILES = tuple(ROOT / name for name in ("README.md", "RESULTS.md", "BENCHMARKS.md"))
+FILES = tuple(ROOT / name for name in ("README.md", "RESULTS.md", "BENCHMARKS.md", "SCALING.md"))
 SHOWN = ("Verdict", "Ladder", "Table 1", "Table 4")  # what came out before what it rests on
 _BLOCK = re.compile(r"(<!-- record: ([a-z/_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -16,14 +16,18 @@ _BLOCK = re.compile(r"(<!-- record: ([a-z/_]+) -->\n).*?(<!-- end -->)", re.DOTA
 def update(path: Path) -> str:
     """A Markdown file's text, every `<!-- record: NAME -->` block made anew.
 
-    NAME is a profile (its models and tables), PROFILE/verdict (one line a claim) or benchmark/FILE of benchmarks/results.
+    NAME is a profile (its models and tables), PROFILE/verdict (one line a claim), benchmark/FILE of benchmarks/results, or
+    scaling/PROFILE (wall times on more nodes).
     """
     from artifact.experiment import load_profile
 
     def anew(match):
         name = match[2]
         first, _, rest = name.partition("/")
-        text = benchmark(rest) if first == "benchmark" else verdicts(load_profile(first)) if rest else block(load_profile(first))
+        if first == "scaling":
+            text = scaling.page(load_profile(rest))
+        else:
+            text = benchmark(rest) if first == "benchmark" else verdicts(load_profile(first)) if rest else block(load_profile(first))
         return f"{match[1]}{text}\n{match[3]}"
     return _BLOCK.sub(anew, path.read_text(encoding="utf-8"))
 
