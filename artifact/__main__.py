@@ -163,8 +163,8 @@ def report(options) -> int:
     path, log = ROOT / "figures" / profile.name / "report.html", ROOT / "logs" / profile.name / "report.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "w", encoding="utf-8") as file:  # it warns of every file that another machine made
-        code = processes.run([sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(ROOT), "--nolock",
-                              "--config", f"profile={json.dumps(profile.source)}", "exhibits=1", "--report", str(path)],
+        code = processes.run([sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(ROOT),
+                              "--nolock", "--config", f"profile={json.dumps(profile.source)}", "exhibits=1", "--report", str(path)],
                              cwd=ROOT, stdout=file, stderr=file)
     if code:
         raise RuntimeError(f"Snakemake could not write its report; what it said is in {os.path.relpath(log)}")

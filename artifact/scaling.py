@@ -1,7 +1,7 @@
 """How long a profile takes on more nodes: a simulation over its jobs and their needs, with the seconds that receipts measured."""
 
 import heapq
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -79,12 +79,19 @@ def _seconds(path: Path) -> float:
     return max([made.get("seconds") or 0.0, *made.get("epoch_seconds", [])])
 
 
-def observed(profile: Profile, planned: list[Job]) -> tuple[int, int, float, float] | None:
-    """The measured point, from the clocks of trainings' and evaluations' receipts alone; None where there are none.
+@dataclass(frozen=True)
+class Observed:
+    """What the clocks of trainings' and evaluations' receipts say, in seconds; hours in which nothing ran do not count."""
 
-    Returns their number, the most that were under way at the same time, the seconds in which any was, and the seconds that the
-    simulation gives for the same work on so many nodes. Hours in which nothing ran count for neither.
-    """
+    receipts: int
+    at_once: int  # the most that were under way at the same time
+    ran: float  # while any was under way
+    fewer: float  # of these, while fewer were than at most
+    simulated: float  # the same work on `at_once` nodes
+
+
+def observed(planned: list[Job]) -> Observed | None:
+    """The measured point, from the receipts alone; None where there are none."""
     spans, seconds, claimed = [], {}, set()
     for job in planned:
         own = [path for path in job.makes if path.exists() and path not in claimed]
@@ -97,20 +104,19 @@ def observed(profile: Profile, planned: list[Job]) -> tuple[int, int, float, flo
             seconds[job.receipt] = jobs.SECONDS_TO_START + sum(map(_seconds, own))
     if not spans:
         return None
-    spans.sort()
+    # Within CLOCK of its end a receipt counts as ended: the next one of the same process has begun.
     events = sorted([(start + CLOCK, 1) for start, end in spans if end - start > 2 * CLOCK]
                     + [(end, -1) for start, end in spans if end - start > 2 * CLOCK])
-    at_once = most = 0
-    for _, change in events:
-        at_once += change
-        most = max(most, at_once)
-    ran, until = 0.0, spans[0][0]
-    for start, end in spans:
-        gap = start - until
-        ran += max(0.0, end - max(start, until)) + (gap if 0 < gap <= 2 * jobs.SECONDS_TO_START else 0.0)  # a start belongs to the run
-        until = max(until, end)
-    most = max(1, most)
-    return len(spans), most, ran, simulate([job for job in planned if job.receipt in seconds], seconds, most)[0]
+    within, now, before = {}, 0, events[0][0] if events else 0.0
+    for moment, change in events:
+        # The start of the next job's process belongs to the run.
+        level = max(now, 1) if moment - before <= 2 * jobs.SECONDS_TO_START else now
+        within[level] = within.get(level, 0.0) + moment - before
+        now, before = now + change, moment
+    most = max(within, default=1)
+    ran = sum(length for level, length in within.items() if level)
+    simulated, _ = simulate([job for job in planned if job.receipt in seconds], seconds, most)
+    return Observed(len(spans), most, ran, ran - within.get(most, 0.0), simulated)
 
 
 def page(profile: Profile) -> str:
@@ -130,10 +136,9 @@ def page(profile: Profile) -> str:
               for nodes, wall in zip(NODES, walls, strict=True)]
     lines += ["", f"At most {width} jobs are ready at the same time: more nodes than that have no work. What bounds the wall time is the "
               f"longest chain, {jobs.describe(longest)}: {' → '.join(chain)}."]
-    if point := observed(profile, planned):
-        receipts, most, ran, simulated = point
-        lines += ["", f"Measured: by the clocks of its {receipts} receipts, at most {most} ran at the same time and something ran for "
-                  f"{ran / 60:.1f} min; the simulation gives {simulated / 60:.1f} min for the same work on {most} nodes "
-                  f"({100 * (simulated / ran - 1):+.1f} %). A job's seconds are the receipts' in both, so this is a test of the order, the "
-                  f"waiting and the starts, not of the seconds."]
+    if point := observed(planned):
+        lines += ["", f"Measured: by the clocks of its {point.receipts} receipts something ran for {point.ran / 60:.0f} min, at most "
+                  f"{point.at_once} at the same time and for {point.fewer / 60:.0f} min fewer. The simulation, which leaves no node idle "
+                  f"while a job is ready, gives {point.simulated / 60:.0f} min for the same work on {point.at_once} nodes. A job's seconds "
+                  "are its receipts' in both: this tests the order, the waiting and the starts, not the seconds."]
     return "\n".join(lines)

@@ -132,3 +132,20 @@ def test_no_number_of_nodes_beats_the_bounds(name):
     assert walls[0] == pytest.approx(total) and walls[-1] == pytest.approx(longest)
     for nodes, wall in zip((1, 2, 8, 64, 1000), walls, strict=True):  # Graham's bound for any order of a list
         assert max(longest, total / nodes) - 1e-6 <= wall <= total / nodes + longest + 1e-6
+
+
+def test_the_measured_point_by_hand(tmp_path, monkeypatch):
+    made = {"a": (0, 100), "b": (0, 60), "c": (62, 120), "d": (500, 540)}  # c after b in one process, d hours later
+    paths = {}
+    for name, (start, end) in made.items():
+        path, finished = tmp_path / f"{name}.json", f"2026-01-01T00:{end // 60:02}:{end % 60:02}Z"
+        path.touch()
+        paths[path] = {"provenance": {"seconds": end - start, "finished": finished}}
+    monkeypatch.setattr(scaling, "read_receipt", paths.get)
+    monkeypatch.setattr(jobs, "SECONDS_TO_START", 2)
+    planned = [replace(_job(name, 1), makes=(tmp_path / f"{name}.json",)) for name in made]
+    point = scaling.observed(planned)
+    assert (point.receipts, point.at_once) == (4, 2)
+    assert point.ran == pytest.approx(160, abs=8) and point.fewer == pytest.approx(60, abs=8)
+    assert point.simulated == scaling.simulate(planned, {job.receipt: 2 + made[job.name][1] - made[job.name][0] for job in planned}, 2)[0]
+    assert scaling.observed([_job("e", 1)]) is None
