@@ -153,7 +153,7 @@ class Slurm:
             f"SlurmdPidFile={self.folder}/%n.pid", "ProctrackType=proctrack/linuxproc", "TaskPlugin=task/none", "MpiDefault=none",
             "SelectType=select/cons_tres", "SelectTypeParameters=CR_Core_Memory,CR_LLN", "JobAcctGatherType=jobacct_gather/none",
             "AccountingStorageType=accounting_storage/none", "SlurmdParameters=config_overrides", "GresTypes=gpu", "JobRequeue=1",
-            "PreemptType=preempt/partition_prio", "PreemptMode=REQUEUE", "SlurmdTimeout=20", "KillWait=5", "MinJobAge=900",
+            "PreemptType=preempt/partition_prio", "PreemptMode=REQUEUE", "SlurmdTimeout=20", "KillWait=5", "MinJobAge=7200",
             "SchedulerParameters=batch_sched_delay=1,sched_interval=5,bf_interval=5", "ReturnToService=2", "PropagateResourceLimits=NONE",
             *(f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=16000 Gres=gpu:2"
               for node, port in zip(self.nodes, ports[1:], strict=True)),
@@ -230,8 +230,17 @@ def proof(folder: Path, say=print) -> tuple[dict, dict]:
             tell(f"  {line}")
     if running.returncode:
         raise RuntimeError(f"it did not end well:\n{(folder / 'snakemake.log').read_text()[-3000:]}")
-    return tuple({str(path.relative_to(folder / name / "results")): told(receipts.read_receipt(path))
-                  for path in (folder / name / "results").rglob("*.json")} for name in ("here", "slurm"))
+    return outcomes(folder / "here" / "results"), outcomes(folder / "slurm" / "results")
+
+
+def outcomes(results: Path) -> dict:
+    """All receipts under a folder, by place, without the clock times that they hold."""
+    def timeless(value):
+        if isinstance(value, dict):
+            return {key: timeless(inner) for key, inner in value.items() if key != "seconds"}
+        return value
+
+    return {str(path.relative_to(results)): timeless(told(receipts.read_receipt(path))) for path in results.rglob("*.json")}
 
 
 @contextmanager
