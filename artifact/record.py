@@ -47,12 +47,13 @@ def block(profile: Profile) -> str:
                 f"| {made['epoch_seconds'][-1] / 3600:.2f} | {made['device']} | `{path.stem}` |"
             )
     lines = []
-    for name in SHOWN:
+    for name in (*SHOWN, "Claims"):
         try:
             item = report.ITEMS[name](profile)
         except Missing:
             continue
-        lines += [report.markdown(item).rstrip(), ""]
+        # Of the notebooks' claims the count and those that do not hold; the page has them all.
+        lines += [f"**What the notebooks claim.** {item.sentence}" if name == "Claims" else report.markdown(item).rstrip(), ""]
     return "\n".join([*lines, *models])
 
 
