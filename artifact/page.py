@@ -138,8 +138,8 @@ def header(columns: list[str]) -> list[list[tuple[str, int, int]]]:
 
 # What the page's own style does for its tables; Jupyter has its own for the rest.
 _IN_A_NOTEBOOK = """<style>.mmc td small, .mmc td i { display: block; color: #888; white-space: nowrap }
-.mmc td.words { text-align: left !important; min-width: 8rem } .mmc th.over { text-align: center !important }
-.mmc th.short { white-space: nowrap }</style>"""
+.mmc tbody th, .mmc th.words, .mmc td.words { text-align: left !important } .mmc td.words { min-width: 8rem }
+.mmc th.over { text-align: center !important } .mmc th.short { white-space: nowrap }</style>"""
 
 
 class Shown:
