@@ -129,9 +129,11 @@ def _training_jobs(profile) -> tuple[dict[str, Path], list[Job]]:
     trained, jobs = {}, []
     for first, *also in groups:
         group = [first, *also]
-        receipt = model_receipt_path(profile, first) if not also else results_folder(profile) / "notebooks" / (
-            f"02_training-{identity('trainings', of=[model_identity(profile, model) for model in group])}.json")
-        parameters = {"profile": profile.source, "model": first, "also": also, "output": str(receipt) if also else ""}
+        # The notebook's own receipt, with its claims; a model trained alone is done by the model's receipt, as it ever was.
+        of = [model_identity(profile, model) for model in group]
+        output = results_folder(profile) / "notebooks" / f"02_training-{identity('trainings', of=of) if also else of[0]}.json"
+        receipt = output if also else model_receipt_path(profile, first)
+        parameters = {"profile": profile.source, "model": first, "also": also, "output": str(output)}
         seconds = sum(work[model] / _rate(profile, model) for model in group)
         makes = tuple(model_receipt_path(profile, model) for model in group)
         jobs.append(Job(f"train {', '.join(group)}", "02_training", parameters, (receipt,), (), SECONDS_TO_START + seconds, makes, profile))

@@ -53,12 +53,16 @@ def block(profile: Profile) -> str:
                 f"| {made['epoch_seconds'][-1] / 3600:.2f} | {made['device']} | `{path.stem}` |"
             )
     lines = []
-    for name in SHOWN:
+    for name in (*SHOWN, "Claims"):
         try:
             item = report.make(name, profile)
         except Missing:
             continue
-        lines += [report.markdown(report.with_evidence(item)).rstrip(), ""]
+        # Of the notebooks' claims the count and those that do not hold; the page has them all.
+        if name == "Claims":
+            lines += [f"**What the notebooks claim.** {item.sentence}", ""]
+        else:
+            lines += [report.markdown(report.with_evidence(item)).rstrip(), ""]
     return "\n".join([*lines, *models, "", *cost(profile)])
 
 
