@@ -14,7 +14,7 @@ from artifact.experiment import Profile, read_receipt, results_folder
 
 CHIPS = {"holds": "holds", "holds in part": "part", "does not hold": "fails", "not judged": "open"}  # a verdict's class in the template
 GROUPS = ("The paper", "Beyond it", "Can it be trusted?")
-TRUST = ("convergence", "self_checks", "verdict")
+TRUST = ("convergence", "indicators", "equal_passes", "self_checks", "verdict")
 _ATTACKED = re.compile(r"(?P<attack>.+?) (?P<goal>tar|un|margin), ε = (?P<epsilon>.+)")
 
 

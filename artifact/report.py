@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from artifact import jobs, methods, page
-from artifact.exhibits import figures, tables, tables_more, tables_variants, theory, verdict
+from artifact.exhibits import distances, figures, tables, tables_more, tables_variants, theory, trust, verdict
 from artifact.exhibits.exhibit import Item, Missing, NotPlanned, worded
 from artifact.experiment import ROOT, Profile, read_receipt
 
@@ -65,7 +65,11 @@ ITEMS = {  # in the paper's order; our own after the paper's
     "Radius": tables_variants.radius,
     "Uncertainty": tables_variants.uncertainty,
     "Ladder": verdict.ladder_item,
+    "Whole curve": distances.whole_curve,
+    "Why": distances.why,
     "Diagnosis": verdict.diagnosis,
+    "Indicators": trust.indicators,
+    "Equal passes": trust.equal_passes,
     "Self-checks": verdict.self_checks,
     "Verdict": verdict.claims,
 }
