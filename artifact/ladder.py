@@ -148,16 +148,25 @@ def step_time(profile: Profile, model: str, against: str) -> Evaluation:
     )
 
 
+def models(profile: Profile) -> list[str]:
+    """The models that 07_verdict is about: the ladder's, and their other seeds."""
+    return [*profile.verdict.models, *(profile.seeds.models if profile.seeds else [])]
+
+
 def evaluations(profile: Profile, model: str) -> list[Evaluation]:
-    """Everything that 07_verdict evaluates of one model."""
-    specs = [*rungs(profile, model).values(), *checks(profile, model).values()]
-    if model == "mmc-10" and "sce" in profile.verdict.models:
-        specs.append(step_time(profile, model, "sce"))
+    """Everything that 07_verdict evaluates of one model; of another seed of a row, its ladder."""
+    specs = list(rungs(profile, model).values())
+    if model not in profile.verdict.models:
+        return specs
+    specs += checks(profile, model).values()
+    sce, mmc = (profile.find(profile.verdict.models, loss) for loss in ("sce", "mmc"))
+    if model == mmc and sce:
+        specs.append(step_time(profile, mmc, sce))
     if model in (substitutes := transfer(profile)):
         specs.append(substitutes[model])
     if model in profile.verdict.diagnosed:
         specs.append(diagnosis(profile, model))
-        if model == "mmc-10":  # the one that other libraries misjudge
+        if model == mmc:  # the one that other libraries misjudge
             specs.append(libraries(profile, model))
     return specs + deeper(profile, model)
 

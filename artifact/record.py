@@ -9,7 +9,7 @@ from artifact.exhibits.exhibit import Missing
 from artifact.experiment import ROOT, Profile, model_receipt_path, read_receipt
 
 FILES = tuple(ROOT / name for name in ("README.md", "RESULTS.md", "BENCHMARKS.md"))
-SHOWN = ("Verdict", "Ladder", "Table 1", "Table 4")  # what came out before what it rests on
+SHOWN = ("Verdict", "Ladder", "Seeds", "Table 1", "Table 4")  # what came out before what it rests on
 _BLOCK = re.compile(r"(<!-- record: ([a-z/_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -49,7 +49,7 @@ def block(profile: Profile) -> str:
     lines = []
     for name in SHOWN:
         try:
-            item = report.ITEMS[name](profile)
+            item = report.make(name, profile)
         except Missing:
             continue
         lines += [report.markdown(item).rstrip(), ""]

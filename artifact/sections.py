@@ -239,6 +239,12 @@ class Verdict(Strict):
     rules: Rules = Rules()
 
 
+class Seeds(Strict):
+    """The same rows from other draws: models that differ from one of the verdict's in their seed alone, evaluated on its ladder."""
+
+    models: Models
+
+
 class Band(Strict):
     """How close a number must come to be called reproduced: within `reproduced`, or else `near`, points of accuracy."""
 
