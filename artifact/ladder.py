@@ -107,6 +107,7 @@ def matched(profile: Profile, model: str) -> dict[str, Evaluation]:
             continue
         settings = {key: value for key, value in spec.settings.items() if key != "epsilon"}
         if spec.attack == "pgd":  # a restart of n steps takes n backward and n + 1 forward passes, and the first look is one
+            settings["steps"] = min(settings["steps"], (plan.passes - 2) // 2)
             settings["restarts"] = max(1, (plan.passes - 1) // (2 * settings["steps"] + 1))
         else:
             looks = 2 * (items.num_classes(profile, model) - 1) * (settings.get("order") == "malt")

@@ -93,8 +93,9 @@ def whole_curve(profile: Profile, methods: list[str] | None = None) -> Item:
                 figures_deeper.whole_curve(values[values["norm"] == "linf"], looks(profile, models), first, in_255ths(profile),
                                            figure_title(profile, title)),
                 f"Beyond the paper. Per image the least over FMN ({plan.distance_steps} steps, no ε chosen) and every l_inf attack of "
-                "fixed ε that the verdict makes; in l_2 it is DDN of as many steps. Accuracy in %, in brackets its 95 % interval. These "
-                "are attacks: every curve is an upper bound, and there is no certificate.")
+                "fixed ε that the verdict makes (a step at such an ε is what FMN did not find); in l_2 it is DDN of as many steps. "
+                "Accuracy in %, in brackets its 95 % interval. These are attacks: every curve is an upper bound, and there is no "
+                "certificate.")
 
 
 def why(profile: Profile, methods: list[str] | None = None) -> Item:

@@ -37,7 +37,7 @@ def whole_curve(data: pd.DataFrame, looks: dict, epsilon: float, in_255ths: bool
     most = max(map(len, panels.values()))
     figure, axes = plt.subplots(1, len(panels), figsize=(WIDE, 2.9 + 0.16 * most), sharex=True, sharey=True, squeeze=False)
     above = data["epsilon"][data["epsilon"] > 0]
-    start, end = 0.7 * above.min(), max(1.2 * data[data["accuracy"] > 0]["epsilon"].max(), 2 * epsilon)
+    start, end = max(0.7 * above.min(), epsilon / 200), max(1.2 * data[data["accuracy"] > 0]["epsilon"].max(), 2 * epsilon)
     for axis, (name, models) in zip(axes[0], panels.items(), strict=True):
         for model in models:
             rows, own = data[data["model"] == model], looks[model]
@@ -45,8 +45,7 @@ def whole_curve(data: pd.DataFrame, looks: dict, epsilon: float, in_255ths: bool
             heights = {column: [rows[column].iloc[0], *rows[column], rows[column].iloc[-1]] for column in ("accuracy", "low", "high")}
             if len(models) <= 3:
                 axis.fill_between(places, heights["low"], heights["high"], step="post", color=own["color"], alpha=0.15, linewidth=0)
-            drawn = own | {"linestyle": "-", "markevery": max(1, len(places) // 6)}
-            axis.plot(places, heights["accuracy"], drawstyle="steps-post", **drawn)
+            axis.plot(places, heights["accuracy"], drawstyle="steps-post", **own | {"markevery": max(1, len(places) // 6)})
         axis.axvline(scale * epsilon, color="black", linewidth=0.9, linestyle=(0, (5, 3)), label=r"the ladder's $\varepsilon$")
         axis.set(xscale="log", xlim=(scale * start, scale * end), ylim=(-2, 102), title=name, xlabel=rf"$\varepsilon$ ({_UNIT[in_255ths]})")
         _ticks(axis, scale)
@@ -63,7 +62,7 @@ def why(data: pd.DataFrame, looks: dict, in_255ths: bool, classes: int, title: s
     Diamonds are medians; the dashed line is the margin of features that lie on evenly spread centers of `classes` classes.
     """
     scale, panels = 255 if in_255ths else 1, _panels(looks)
-    figure, axes = plt.subplots(1, len(panels), figsize=(WIDE if len(panels) > 1 else NARROW, 3.4), sharey=True, squeeze=False, sharex=True)
+    figure, axes = plt.subplots(1, len(panels), figsize=(WIDE if len(panels) > 1 else NARROW, 3.6), sharey=True, squeeze=False, sharex=True)
     for axis, (name, models) in zip(axes[0], panels.items(), strict=True):
         axis.axhline((classes / 2 / (classes - 1)) ** 0.5, color="0.3", linewidth=0.9, linestyle=(0, (5, 3)),
                      label="all features on evenly spread centers")
@@ -75,8 +74,8 @@ def why(data: pd.DataFrame, looks: dict, in_255ths: bool, classes: int, title: s
                 axis.plot(scale * rows["linf"].median(), rows["relative"].median(), "D", color=own["color"], markersize=8,
                           markeredgecolor="black", markeredgewidth=0.9, zorder=4)
         axis.plot([], [], "D", color="white", markeredgecolor="black", markersize=6, label="median")
-        axis.set(xscale="log", title=name, xlabel=f"least distance of an adversarial image ({_UNIT[in_255ths]})", ylim=(0, None))
-        axis.legend(loc="upper left", bbox_to_anchor=(0, -0.19))
+        axis.set(xscale="log", title=name, xlabel=f"distance of the nearest adversarial\n({_UNIT[in_255ths]})", ylim=(0, None))
+        axis.legend(loc="upper left", bbox_to_anchor=(0, -0.26))
     _ticks(axes[0][0], scale)
     axes[0][0].set_ylabel("margin of the feature\n(in the features' spread)")
     figure.suptitle(title)

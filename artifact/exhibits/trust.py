@@ -72,16 +72,18 @@ def equal_passes(profile: Profile, methods: list[str] | None = None) -> Item:
     rows, long, scores, epsilon = {}, [], [], profile.white_box.epsilons[0]
     for model in models:
         seen = {name: evaluation(profile, spec) for name, spec in ladder.matched(profile, model).items()}
-        found = {name: np.array([np.inf if value is None else value for value in results["least"]]) for name, results in seen.items()}
-        if profile.verdict.distances and profile.verdict.distances >= profile.verdict.matched:
-            grid = ladder.matched(profile, model)["untargeted_2"].settings["epsilons"]
-            found["any"] = _upwards(least(profile, model)[:profile.verdict.matched], grid)
-        best = np.minimum.reduce(list(found.values()))
+        grid = ladder.matched(profile, model)["untargeted_2"].settings["epsilons"]
+        found = {name: _between(np.array([np.inf if value is None else value for value in results["least"]]), grid)
+                 for name, results in seen.items()}
+        known = list(found.values())
+        if (profile.verdict.distances or 0) >= profile.verdict.matched:
+            known.append(_between(least(profile, model)[:profile.verdict.matched], grid))
+        best = np.minimum.reduce(known)
         for name, results in seen.items():
             share = optimality(found[name], best, epsilon)
             scores.append({"model": model, "attack": name, "optimality": share, "spent": results["spent"],
                            "accuracy": 100 * results["accuracy"]})
-            long += _steps(model, name, np.array(results["passes"]), found[name] > epsilon)
+            long += _steps(model, name, np.array(results["passes"]), found[name] > epsilon, profile.verdict.passes)
         rows[label(profile, model)] = {RUNGS[row["attack"]]: "–" if row["optimality"] is None else f"{row['optimality']:.2f}"
                                        for row in scores if row["model"] == model}
     table = pd.DataFrame(rows).T
@@ -97,25 +99,28 @@ def equal_passes(profile: Profile, methods: list[str] | None = None) -> Item:
                 figures_deeper.equal_passes(pd.DataFrame(long), names, plan.passes, figure_title(profile, title)), notes)
 
 
-def _upwards(distances, grid) -> np.ndarray:
-    """Each distance as the least of the grid's epsilons that holds it: 0 stays, what none holds is infinity."""
-    places = np.array([0.0, *sorted(grid), np.inf])
-    return places[np.searchsorted(places, distances - 1e-9)]
+def _between(distances, grid) -> np.ndarray:
+    """Each distance as the middle of the two epsilons of the grid that hold it, for whom the area under the curve is the trapezoids'.
+
+    0 stays, and what lies beyond the grid is infinity.
+    """
+    places = np.array([0.0, *sorted(grid)])
+    middles = np.array([0.0, *(places[:-1] + places[1:]) / 2, np.inf])
+    return middles[np.searchsorted(places, distances - 1e-9)]
 
 
-def _steps(model, name, passes, holds) -> list[dict]:
-    """Accuracy after each number of passes at which an image falls."""
+def _steps(model, name, passes, holds, budget) -> list[dict]:
+    """Accuracy after each number of passes at which an image falls, from the first to the last of the budget."""
     when, count = np.sort(passes[~holds]), len(holds)
-    places = np.unique(np.concatenate(([1], when)))
+    places = np.unique(np.concatenate(([1, budget], when)))
     return [{"model": model, "attack": name, "passes": int(place), "accuracy": 100 * (1 - (when <= place).sum() / count)}
             for place in places]
 
 
 def _passes_say(profile, values) -> str:
+    shown = [name for name in ("cross_entropy", "untargeted_1", "untargeted_2", "multi_targeted") if name in set(values["attack"])]
     parts = []
     for model, rows in values.dropna(subset="optimality").groupby("model", sort=False):
-        order = rows.sort_values("optimality", ascending=False)
-        by = order.set_index("attack")["optimality"]
-        parts.append(f"{label(profile, model)}: {RUNGS[order['attack'].iloc[0]]} is best at {order['optimality'].iloc[0]:.2f}, "
-                     f"L_Ada^{{un,1}} has {by['untargeted_1']:.2f} and cross-entropy {by['cross_entropy']:.2f}")
-    return "; ".join(parts) or "no attack finds anything"
+        by = rows.set_index("attack")["optimality"]
+        parts.append(f"of {label(profile, model)} " + ", ".join(f"{RUNGS[name]} takes {100 * by[name]:.0f} %" for name in shown))
+    return f"of what the best of all attacks takes: {'; '.join(parts)}" if parts else "no attack finds anything"
