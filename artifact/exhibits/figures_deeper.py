@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from artifact.exhibits.figures import NARROW, WIDE, styled
+from artifact.exhibits.figures import WIDE, styled
 from artifact.methods import OBJECTIVES, RUNGS, mathtext
 
 COLOURS = {"cross_entropy": OBJECTIVES["cross_entropy"].colour, "divided": "#0072B2", "gap": "#009E73", "pma": "#CC79A7",
@@ -62,7 +62,7 @@ def why(data: pd.DataFrame, looks: dict, in_255ths: bool, classes: int, title: s
     Diamonds are medians; the dashed line is the margin of features that lie on evenly spread centers of `classes` classes.
     """
     scale, panels = 255 if in_255ths else 1, _panels(looks)
-    figure, axes = plt.subplots(1, len(panels), figsize=(WIDE if len(panels) > 1 else NARROW, 3.6), sharey=True, squeeze=False, sharex=True)
+    figure, axes = plt.subplots(1, len(panels), figsize=(WIDE, 3.6), sharey=True, squeeze=False, sharex=True)
     for axis, (name, models) in zip(axes[0], panels.items(), strict=True):
         axis.axhline((classes / 2 / (classes - 1)) ** 0.5, color="0.3", linewidth=0.9, linestyle=(0, (5, 3)),
                      label="all features on evenly spread centers")

@@ -118,9 +118,10 @@ def _steps(model, name, passes, holds, budget) -> list[dict]:
 
 
 def _passes_say(profile, values) -> str:
-    shown = [name for name in ("cross_entropy", "untargeted_1", "untargeted_2", "multi_targeted") if name in set(values["attack"])]
+    names = {"cross_entropy": "cross-entropy", "untargeted_1": "L_Ada^{un,1}", "untargeted_2": "margin",
+             "multi_targeted": "every wrong class"}
     parts = []
     for model, rows in values.dropna(subset="optimality").groupby("model", sort=False):
         by = rows.set_index("attack")["optimality"]
-        parts.append(f"of {label(profile, model)} " + ", ".join(f"{RUNGS[name]} takes {100 * by[name]:.0f} %" for name in shown))
-    return f"of what the best of all attacks takes: {'; '.join(parts)}" if parts else "no attack finds anything"
+        parts.append(f"{label(profile, model)}: " + ", ".join(f"{text} {by[name]:.2f}" for name, text in names.items() if name in by))
+    return f"optimality against the best of all attacks; {'; '.join(parts)}" if parts else "no attack finds anything"

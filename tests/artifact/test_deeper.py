@@ -8,7 +8,8 @@ import yaml
 
 from artifact import experiment, items, jobs, ladder, receipts, rehearsal, report
 from artifact.compute import measure
-from artifact.exhibits import distances, exhibit, trust
+from artifact.exhibits import distances, exhibit, figures, trust
+from tests.artifact.test_report import overlaps
 
 TINY = {
     "title": "digits stand in",
@@ -103,7 +104,9 @@ def test_a_receipts_distances_are_checked_when_it_is_read(made, tmp_path):
 def test_every_exhibit_is_drawn_with_a_sentence(build, made, tmp_path):
     item = build(made)
     assert len(item.table) and item.says and item.notes and item.table.notna().all().all()
-    assert report.write_item(tmp_path, item) and "nan" not in item.sentence
+    assert "nan" not in item.sentence and report.write_item(tmp_path, item)
+    if item.figure is not None:
+        assert round(item.figure.get_figwidth(), 4) == round(figures.WIDE, 4) and overlaps(item.figure) == []
 
 
 def test_a_mixture_has_a_curve_but_no_margin(made):
