@@ -112,6 +112,9 @@ class Profile(Strict):
         for key in self.seeds.models if self.seeds else []:
             if not self.verdict or not any(key in self.seeds_of(model)[1:] for model in self.verdict.models):
                 raise ValueError(f"seeds.models names {key!r}; verdict.models must have a model that differs from it in its seed alone")
+        if self.verdict and (self.verdict.check_images or 0) > self.verdict.images:
+            raise ValueError(f"verdict.check_images is {self.verdict.check_images}; it must be at most "
+                             f"verdict.images = {self.verdict.images}")
         if self.verdict and self.verdict.images > self.white_box.images:
             raise ValueError(f"verdict.images is {self.verdict.images}; it must be at most white_box.images = {self.white_box.images}")
         for field in ("distances", "indicators", "matched") if self.verdict else ():

@@ -1,6 +1,6 @@
 """Writing every table and figure of a profile from receipts, beside the paper's numbers: nothing is computed here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -137,6 +137,21 @@ def latex(item: Item) -> str:
     text = table.style.to_latex(hrules=True, column_format=first + "".join("p{4cm}" if word else "r" for word in worded(item.table)),
                                 caption=methods.latex(item.title), label=f"tab:{item.stem}", position="t", position_float="centering")
     return f"% needs \\usepackage{{booktabs}}\n{text}"
+
+
+def with_evidence(item: Item) -> Item:
+    """The item, below each number of its table its 95 % interval and, where there is one, the paper's number."""
+    needed = {"method", "title", "accuracy", "low", "high"}
+    if item.table is None or item.values is None or not needed <= set(item.values.columns):
+        return item
+    table = item.table.astype(object)
+    for row in item.values.to_dict("records"):
+        if row["method"] in table.index and row["title"] in table.columns:
+            paper = row.get("paper")
+            printed = "" if paper is None or pd.isna(paper) else f"<br>paper {paper.replace('<=', '≤ ')}"
+            table.loc[row["method"], row["title"]] = f"{row['accuracy']:.1f}<br>[{row['low']:.1f}, {row['high']:.1f}]{printed}"
+    told = "" if item.paper is None else " Below each number its 95 % interval and what the paper prints for the row, from its own network."
+    return replace(item, table=table, notes=item.notes + told)
 
 
 def markdown(item: Item) -> str:

@@ -222,11 +222,13 @@ class Verdict(Strict):
 
     models: Models
     images: Count
+    check_images: Count | None = None  # of these the first so many for the self-checks, the diagnosis and the libraries; None is all
     restarts: Annotated[int, Field(ge=2)] = 5
     classes: Count = 9  # of multi_targeted: so many wrong classes of each image
     steps: Count = 50  # of multi_targeted
     queries: Annotated[int, Field(ge=2)] = 128  # model calls of SPSA's gradient in the black-box check
     autoattack: list[str] = []  # models that AutoAttack is run on too, which takes about ten times as long as all else here
+    autoattack_on: Literal["all", "survivors"] = "all"  # survivors: what every wrong class left; its number is the worst case of both
     diagnosed: list[str] = []  # models whose loss surface is drawn
     # What is None or empty here is not made, and no part of any identity.
     more_rungs: list[Literal["gap", "pma", "pma_gap", "malt"]] = []  # of the ladder, by the names in artifact.methods.RUNGS

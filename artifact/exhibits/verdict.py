@@ -43,10 +43,12 @@ def _flags(profile: Profile, spec: items.Evaluation) -> np.ndarray:
 
 def strongest(profile: Profile, model: str) -> np.ndarray:
     """Which images no attack of the ladder fooled, or of its checks where they were made, as booleans."""
-    known = list(ladder.rungs(profile, model).values())
+    left = np.logical_and.reduce([_flags(profile, spec) for spec in ladder.rungs(profile, model).values()])
     if model in profile.verdict.models:
-        known += [ladder.checks(profile, model)[name] for name in ("longer", "black_box")]
-    return np.logical_and.reduce([_flags(profile, spec) for spec in known])
+        for name in ("longer", "black_box"):
+            found = _flags(profile, ladder.checks(profile, model)[name])
+            left[:len(found)] &= found
+    return left
 
 
 def ladder_item(profile: Profile, methods: list[str] | None = None) -> Item:
@@ -82,7 +84,9 @@ def ladder_item(profile: Profile, methods: list[str] | None = None) -> Item:
         "own numbers where they are higher) and the last column are the worst case, per image, over the rung and all before it. "
         "PGD takes "
         f"{profile.white_box.steps[1]} steps; restarts: {plan.restarts}; every wrong class: {plan.classes} targets of {plan.steps} "
-        "steps that decay to zero. Dividing logits needs centers of known norm C.",
+        "steps that decay to zero. Dividing logits needs centers of known norm C."
+        + " AutoAttack was run on what every wrong class left: its number is the worst case of both."
+        * (plan.autoattack_on == "survivors" and "autoattack" in set(values["rung"])),
     )
 
 
@@ -116,17 +120,24 @@ def self_checks(profile: Profile, methods: list[str] | None = None) -> Item:
     says = (f"{len(values) - len(flags)} of {len(values)} checks pass"
             + "".join(f"; {label(profile, row.model)}: {row.check}: {row.measured}" for row in flags.itertuples()))
     return Item("Self-checks", "self_checks", "Can the attacks be trusted?", says, pd.DataFrame(rows).T.fillna("–"), None, values,
-                notes="Accuracies in %. Robust means the worst case over all white-box attacks made here. A flag under zero gradients says "
+                notes=f"Accuracies in %, on {ladder.check_images(profile)} images (transfer and AutoAttack: {profile.verdict.images}). "
+                      "Robust means the worst case over all white-box attacks made here. A flag under zero gradients says "
                       "that cross-entropy is blind on this model, which is why no number here rests on it alone.")
 
 
 def _checks(profile: Profile, model: str) -> dict[str, tuple[bool, str]]:
-    rung, extra, image = ladder.rungs(profile, model), ladder.checks(profile, model), 100 / profile.verdict.images
+    rung, extra, images = ladder.rungs(profile, model), ladder.checks(profile, model), ladder.check_images(profile)
+
+    def flags(spec):  # of the images that the checks were made on
+        return _flags(profile, spec)[:images]
+
     def share(spec):
-        return 100 * _flags(profile, spec).mean()
-    robust = 100 * np.logical_and.reduce([_flags(profile, spec) for spec in [*rung.values(), extra["longer"]]]).mean()
+        return 100 * flags(spec).mean()
+    left = np.logical_and.reduce([_flags(profile, spec) for spec in rung.values()])
+    before = 100 * left[:images].mean()
+    left[:images] &= flags(extra["longer"])
+    robust, whole = 100 * left[:images].mean(), 100 * left.mean()
     single, iterated = share(extra["single_step"]), share(rung["untargeted_2"])
-    before = 100 * np.logical_and.reduce([_flags(profile, spec) for spec in rung.values()]).mean()
     moved = [results["targets"][model]["accuracy"] * 100 for substitute, spec in ladder.transfer(profile).items() if substitute != model
              for results in [evaluation(profile, spec)]]
     masked = {name: 100 * evaluation(profile, rung[name])["zero_gradients"] for name in ("cross_entropy", "untargeted_2")}
@@ -135,15 +146,15 @@ def _checks(profile: Profile, model: str) -> dict[str, tuple[bool, str]]:
         "iterating beats one step": (iterated <= single, f"{single:.1f} → {iterated:.1f}"),
         "ε = 1 reaches 0": (share(extra["unbounded"]) == 0, f"{share(extra['unbounded']):.1f}"),
         "white box beats black box": (robust <= share(extra["black_box"]), f"{robust:.1f} ≤ {share(extra['black_box']):.1f}"),
-        "white box beats transfer": (robust <= min(moved), f"{robust:.1f} ≤ {min(moved):.1f}"),
-        "more steps gain no more": (before - robust <= max(1.0, image) + 1e-9, f"{before:.1f} → {robust:.1f}"),
+        "white box beats transfer": (whole <= min(moved), f"{whole:.1f} ≤ {min(moved):.1f}"),
+        "more steps gain no more": (before - robust <= max(1.0, 100 / images) + 1e-9, f"{before:.1f} → {robust:.1f}"),
         "no more than 5 % zero gradients, cross-entropy": (masked["cross_entropy"] <= 5, f"{masked['cross_entropy']:.1f} %"),
         "no more than 5 % zero gradients, margin": (masked["untargeted_2"] <= 5, f"{masked['untargeted_2']:.1f} %"),
         "not random": (different == 0, f"{different:.1g}"),
     }
     if "autoattack" in rung:
         ours = 100 * np.logical_and.reduce([_flags(profile, spec) for name, spec in rung.items() if name != "autoattack"]).mean()
-        theirs = share(rung["autoattack"])
+        theirs = 100 * _flags(profile, rung["autoattack"]).mean()
         cells["AutoAttack finds no more"] = (ours <= theirs + 0.5, f"{ours:.1f} ≤ {theirs:.1f} + 0.5")
     return cells
 

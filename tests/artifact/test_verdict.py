@@ -73,6 +73,7 @@ TINY = {
         "classes": 3,
         "steps": 8,
         "queries": 8,
+        "check_images": 12,
         "autoattack": [],
         "diagnosed": ["mmc-10"],
     },
@@ -110,6 +111,7 @@ def made(tmp_path_factory):
     (lambda s: s["models"]["pairs-emc-1"].pop("alpha"), "loss 'emc' needs alpha"),
     (lambda s: s["models"]["pairs-hm-10-3"].update(training="digits"), "hierarchical centers need a data set with superclasses"),
     (lambda s: s["models"]["pairs-hm-10-3"].update(radii=[10]), "models.pairs-hm-10-3.radii"),
+    (lambda s: s["verdict"].update(check_images=17), "verdict.check_images is 17; it must be at most verdict.images = 16"),
     (lambda s: s["verdict"].update(images=25), "verdict.images is 25; it must be at most white_box.images = 24"),
     (lambda s: s["variants"]["elastic"].append("emc-7"), "variants.elastic names 'emc-7'"),
     (lambda s: s["depth"]["networks"]["small"].append("big"), "depth.networks names 'big'"),
@@ -235,6 +237,14 @@ def test_claims_follow_the_rules_of_the_profile(made, tmp_path):
         verdict.claims(made, ["mmc-10"])
 
 
+def test_checks_on_fewer_images_count_on_those(made):
+    specs = ladder.checks(made, "mmc-10")
+    assert {spec.images for spec in specs.values()} == {12} and ladder.diagnosis(made, "mmc-10").images == 12
+    rungs = np.logical_and.reduce([exhibit.correct(made, spec)[:16] for spec in ladder.rungs(made, "mmc-10").values()])
+    also = exhibit.correct(made, specs["longer"]) & exhibit.correct(made, specs["black_box"])
+    assert (verdict.strongest(made, "mmc-10") == np.concatenate([rungs[:12] & also, rungs[12:]])).all()
+
+
 def test_a_loss_surface_is_flat_where_cross_entropy_is_blind(made):
     results = exhibit.evaluation(made, ladder.diagnosis(made, "mmc-10"))
     assert np.shape(results["surface"]["cross_entropy"]) == (21, 21)
@@ -295,6 +305,19 @@ def test_autoattack_has_the_same_door_as_the_others(mmc, digits):
         attacks.autoattack(mmc, images, labels, targets=(labels + 1) % 10)
     with pytest.raises(ValueError, match="epsilon must be a finite number of at least 0"):
         attacks.autoattack(mmc, images, labels, epsilon=-1.0)
+
+
+def test_an_attack_on_survivors_counts_the_worst_case_of_both(made):
+    first = ladder.rungs(made, "at-un-mmc-10")["multi_targeted"]
+    settings = {"epsilon": 0.2, "steps": 4, "step_size": 0.05, "restarts": 1, "objective": "untargeted_2", "start": "clean"}
+    alone = measure.evaluate(made, items.Evaluation("at-un-mmc-10", "pgd", 16, settings=settings))["results"]
+    both = measure.evaluate(made, items.Evaluation("at-un-mmc-10", "pgd", 16, settings=settings | {
+        "after": {"attack": first.attack, "settings": first.settings}}))["results"]
+    left = exhibit.correct(made, first)
+    assert 0 < left.sum() < 16 and (experiment.unpack(both["correct"], 16) == (left & experiment.unpack(alone["correct"], 16))).all()
+    asked = made.model_copy(update={"verdict": made.verdict.model_copy(update={"autoattack": ["sce"], "autoattack_on": "survivors"})})
+    spec = ladder.rungs(asked, "sce")["autoattack"]
+    assert spec.settings == {"epsilon": 0.1, "after": {"attack": "multi_targeted", "settings": first.settings}}
 
 
 def test_a_library_that_is_missing_is_named_with_the_remedy(mmc, digits, monkeypatch):
