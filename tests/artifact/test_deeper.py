@@ -21,7 +21,8 @@ TINY = {
     "white_box": {"models": ["sce", "mmc-10"], "images": 16, "epsilons": [0.1, 0.2], "step_size": 0.02, "steps": [4, 12],
                   "convergence_steps": [20], "curve_epsilons": [0.05, 0.1]},
     "verdict": {"models": ["sce", "mmc-10", "lgm"], "images": 16, "check_images": 8, "restarts": 2, "classes": 3, "steps": 12,
-                "queries": 8, "distances": 16, "distance_steps": 30, "indicators": 16, "matched": 8, "passes": 60, "more_rungs": ["gap", "pma", "pma_gap", "malt"]},
+                "queries": 8, "distances": 16, "distance_steps": 30, "indicators": 16, "matched": 8, "passes": 60,
+                "more_rungs": ["gap", "pma", "pma_gap", "malt"]},
 }
 EXHIBITS = (distances.whole_curve, distances.why, trust.indicators, trust.equal_passes)
 
