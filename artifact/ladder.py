@@ -12,6 +12,11 @@ HALVES = 4  # of the first epsilon, from it downwards, in the comparison at equa
 PRESET = ("mmc", "mmc-rand", "mmlda")  # losses whose logits are distances to centers of a known norm C
 
 
+def titles(profile: Profile) -> list[str]:
+    """The rungs' names that the profile's ladder has a column for, in their order: an optional one where it is asked for."""
+    return [title for name, title in RUNGS.items() if name not in (*BY_SCALE, "malt") or name in profile.verdict.more_rungs]
+
+
 def rungs(profile: Profile, model: str) -> dict[str, Evaluation]:
     """The ladder of one model, weakest first; the three that Table 1's notebook makes too are on more images, the first ones shared."""
     plan, spec = profile.verdict, profile.models[model]

@@ -63,6 +63,7 @@ def test_what_a_profile_does_not_ask_for_is_not_made(tmp_path):
     profile = load(tmp_path, distances=None, indicators=None, matched=None, more_rungs=[])
     assert ladder.deeper(profile, "mmc-10") == []
     assert list(ladder.rungs(profile, "sce")) == ["cross_entropy", "untargeted_1", "untargeted_2", "restarts", "multi_targeted"]
+    assert ladder.RUNGS["pma"] not in ladder.titles(profile) and len(ladder.titles(profile)) == 7
     for build in EXHIBITS:
         with pytest.raises(exhibit.NotPlanned):
             build(profile)
