@@ -39,9 +39,13 @@ OBJECTIVES = {
 RUNGS = {  # of the ladder: what each adds to the one before
     "cross_entropy": "PGD, cross-entropy",
     "divided": "logits divided by 2C²",
+    "gap": "logits divided by their own gap",
+    "pma": "margin of probabilities (PMA)",
+    "pma_gap": "PMA, logits divided by their gap",
     "untargeted_1": "L_Ada^{un,1} (the paper's)",
     "untargeted_2": "margin, L_Ada^{un,2}",
     "restarts": "margin, restarts",
+    "malt": "margin, 3 classes in MALT's order",
     "multi_targeted": "margin, every wrong class",
     "autoattack": "AutoAttack (standard)",
 }

@@ -15,7 +15,7 @@ from mmclib.intervals import wilson_interval
 
 CHIPS = {"holds": "holds", "holds in part": "part", "does not hold": "fails", "not judged": "open"}  # a verdict's class in the template
 GROUPS = ("The paper", "Beyond it", "Can it be trusted?")
-TRUST = ("convergence", "self_checks", "verdict", "claims")
+TRUST = ("convergence", "indicators", "equal_passes", "self_checks", "verdict", "claims")
 _CHECKED = re.compile(r"(?P<outcome>ok|FLAG) \((?P<measured>.+)\)")
 _ATTACKED = re.compile(r"(?P<attack>.+?) (?P<goal>tar|un|margin), ε = (?P<epsilon>.+)")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from artifact import jobs, methods, page
-from artifact.exhibits import figures, seeds, tables, tables_more, tables_variants, theory, verdict
+from artifact.exhibits import distances, figures, seeds, tables, tables_more, tables_variants, theory, trust, verdict
 from artifact.exhibits.exhibit import Item, Missing, NotPlanned, as_far_as_made, worded
 from artifact.experiment import ROOT, Profile, read_receipt
 
@@ -98,8 +98,12 @@ ITEMS = {  # in the paper's order; our own after the paper's
     "Radius": tables_variants.radius,
     "Uncertainty": tables_variants.uncertainty,
     "Ladder": verdict.ladder_item,
+    "Whole curve": distances.whole_curve,
+    "Why": distances.why,
     "Seeds": seeds.seeds,
     "Diagnosis": verdict.diagnosis,
+    "Indicators": trust.indicators,
+    "Equal passes": trust.equal_passes,
     "Self-checks": verdict.self_checks,
     "Verdict": verdict.claims,
     "Claims": notebook_claims,
