@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from artifact import items, ladder, variants
+from artifact import items, ladder, status, variants
 from artifact.experiment import ROOT, Profile, identity, model_identity, model_receipt_path, read_receipt, results_folder
 
 SECONDS_TO_START = 8  # a kernel and its imports
@@ -72,6 +72,35 @@ def plan(profile: Profile) -> list[Job]:
     return jobs
 
 
+@dataclass(frozen=True)
+class Exhibit:
+    """A drawn table or figure, as the last job's receipt names it."""
+
+    name: str
+    file: Path  # a figure's PNG, a table's CSV
+    says: str
+    category: str
+
+
+def exhibits(profile: Profile) -> list[Exhibit]:
+    """What the profile's last job drew; ValueError where that is not done, or a file is gone."""
+    receipt = plan(profile)[-1].receipt
+    if not receipt.exists():
+        raise ValueError(f"profile {profile.name!r} is not finished, its tables and figures are not all drawn; "
+                         f"make them with: make reproduce PROFILE={profile.name}")
+    drawn = []
+    for item in read_receipt(receipt)["results"]["items"]:
+        folder, _, names = item["files"].partition("{")
+        files = [ROOT / folder / name for name in names.removesuffix("}").split(", ") if names]
+        for file in [file for file in files if file.suffix == (".png" if any(f.suffix == ".png" for f in files) else ".csv")]:
+            if not file.exists():
+                raise ValueError(f"{os.path.relpath(file, ROOT)} is missing; draw it with: make figures PROFILE={profile.name}")
+            paper = re.match(r"(Table|Figure) \d", item["name"])
+            category = "Beyond the paper" if paper is None else f"{paper[1]}s of the paper"
+            drawn.append(Exhibit(item["name"], file, item["says"], category))
+    return drawn
+
+
 def to_do(planned: list[Job]) -> list[Job]:
     """The jobs that are not done, and those that need one of them; ValueError that names a damaged receipt."""
     waiting, todo = set(), []
@@ -100,9 +129,11 @@ def _training_jobs(profile) -> tuple[dict[str, Path], list[Job]]:
     trained, jobs = {}, []
     for first, *also in groups:
         group = [first, *also]
-        receipt = model_receipt_path(profile, first) if not also else results_folder(profile) / "notebooks" / (
-            f"02_training-{identity('trainings', of=[model_identity(profile, model) for model in group])}.json")
-        parameters = {"profile": profile.source, "model": first, "also": also, "output": str(receipt) if also else ""}
+        # The notebook's own receipt, with its claims; a model trained alone is done by the model's receipt, as it ever was.
+        of = [model_identity(profile, model) for model in group]
+        output = results_folder(profile) / "notebooks" / f"02_training-{identity('trainings', of=of) if also else of[0]}.json"
+        receipt = output if also else model_receipt_path(profile, first)
+        parameters = {"profile": profile.source, "model": first, "also": also, "output": str(output)}
         seconds = sum(work[model] / _rate(profile, model) for model in group)
         makes = tuple(model_receipt_path(profile, model) for model in group)
         jobs.append(Job(f"train {', '.join(group)}", "02_training", parameters, (receipt,), (), SECONDS_TO_START + seconds, makes, profile))
@@ -166,8 +197,13 @@ def urgency(planned: list[Job]) -> dict[Path, float]:
 def find(profile: Profile, name: str) -> Job:
     jobs = {job.name: job for job in plan(profile)}
     if name not in jobs:
-        raise ValueError(f"profile {profile.name!r} has no job {name!r}; known: {', '.join(jobs)}")
+        raise ValueError(f"profile {profile.name!r} has no job {name!r}; it has: {listed(jobs.values())}")
     return jobs[name]
+
+
+def listed(jobs) -> str:
+    """The names of jobs in one line; names hold commas themselves."""
+    return "; ".join(job.name for job in jobs)
 
 
 def notebook_parameters(path: Path) -> dict:
@@ -257,13 +293,15 @@ def describe(seconds: float) -> str:
 
 
 def run_timed(profile: Profile, job: Job, runner) -> None:
-    """Run one job and say, in one line each, when it starts and how it ended."""
-    names = [other.name for other in plan(profile)]
-    place = f"[{names.index(job.name) + 1}/{len(names)}]"
-    print(f"{place} {job.name} ...", flush=True)
+    """Run one job and say when it starts (where no living line shows it) and how it ended, in one line each."""
     began = time.perf_counter()
-    runner(profile, job)
-    print(f"{place} {job.name}: done in {describe(time.perf_counter() - began)}", flush=True)
+    with status.working(job.name, rule_name(job)) as done:
+        if not status.living():
+            print(f"{job.name} ...", flush=True)
+        runner(profile, job)
+        seconds = time.perf_counter() - began
+        count = done(seconds)
+    print(f"{job.name}: done in {describe(seconds)}{count}", flush=True)
 
 
 def estimate(jobs: list[Job], parallel: int) -> float:
@@ -275,6 +313,9 @@ def estimate(jobs: list[Job], parallel: int) -> float:
 
 
 def workers(profile: Profile) -> int:
-    """Jobs to run at the same time on this machine."""
+    """Jobs to run at the same time on this machine: as many as a profile's threads leave room for, or one for each GPU."""
+    if profile.device == "cuda":
+        import torch
+        return max(1, torch.cuda.device_count())
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return max(1, cores // profile.threads)

@@ -96,10 +96,11 @@ def look(profile: Profile, model: str) -> dict:
 
 
 # The few symbols that names and sentences hold in plain text: AT_un10, L_Ada^{un,1}, L_MMC, C_MM, l_2.
-_SYMBOL = re.compile(r"(?<![A-Za-z_])(AT|L|C|l)_\{?(\w+)\}?(?:\^\{([^}]*)\})?")
+_SYMBOL = re.compile(r"(?<![A-Za-z_])(AT|L|C|l)_\{?([A-Za-z0-9]+)\}?(?:\^\{([^}]*)\})?")
 _LATEX = {"ε": r"$\varepsilon$", "σ": r"$\sigma$", "δ": r"$\delta$", "α": r"$\alpha$", "µ": r"$\mu$", "≤": r"$\leq$", "≥": r"$\geq$",
           "→": r"$\rightarrow$", "±": r"$\pm$", "°": r"$^\circ$", "²": "$^2$", "–": "--", "−": "$-$", "·": r"$\cdot$",
-          "“": "``", "”": "''"}
+          "μ": r"$\mu$", "Δ": r"$\Delta$", "√": r"$\surd$", "×": r"$\times$", "‖": r"$\Vert$", "ᵀ": r"$^\top$",
+          "\u0303": r"\textasciitilde{}", "“": "``", "”": "''"}
 _ESCAPED = str.maketrans({"%": r"\%", "&": r"\&", "#": r"\#", "_": r"\_", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
                           "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "<": "$<$", ">": "$>$", **_LATEX})
 

@@ -13,6 +13,7 @@ from artifact.sections import (
     Band,
     CarliniWagner,
     Cifar100,
+    Cluster,
     Count,
     Depth,
     Model,
@@ -63,6 +64,7 @@ class Profile(Strict):
     depth: Depth | None = None
     variants: Variants | None = None
     verdict: Verdict | None = None
+    cluster: Cluster = Cluster()
     seeds: Seeds | None = None
     band: Band = Band()
     # Is this the paper's data at the paper's length, so that a number can be called reproduced or not?

@@ -252,3 +252,18 @@ class Band(Strict):
 
     reproduced: Positive = 2.0
     near: Positive = 5.0
+
+
+class Cluster(Strict):
+    """What a job of the profile asks a cluster for; no number depends on it, and it is part of no identity.
+
+    A GPU is asked for where the profile's device is one, and as many cores as it has threads.
+    """
+
+    memory_gb: Positive = 4.0  # a job of profile cpu was seen to take 1.7
+    # The longest a job asks for. It asks for three times its estimate, at least half an hour; what takes longer is stopped by the cluster,
+    # submitted again, and goes on from its last state.
+    hours: Positive = 24.0
+    retries: Annotated[int, Field(ge=0)] = 5  # submissions after the first; not counted are those that SLURM does itself
+    partition: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,-]+$")] | None = None  # None is the cluster's own default
+    account: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,-]+$")] | None = None

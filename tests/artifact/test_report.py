@@ -1,6 +1,7 @@
 """Verdicts, words and files of the report, apart from any run."""
 
 import re
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from artifact import experiment, items, methods, page, report
+from artifact import experiment, items, jobs, methods, page, report
 from artifact.exhibits import exhibit, figures
 
 
@@ -100,6 +101,70 @@ def test_a_page_opens_with_the_verdicts_and_marks_the_best(tmp_path):
     assert text.index('class="chips"') < text.index('src="ladder.png"') < text.index("<nav") < text.index('id="table_1"')
     cells = {cell.text: cell for name, row in page.grid(made[0]).rows for cell in row if name == "MMC-10"}
     assert cells["71.5"].best and cells["8.0"].paper == "24.8" and cells["8.0"].interval == "5.0–12.6"
+
+
+def test_a_table_too_wide_for_the_page_is_turned_and_its_text_checks_are_short():
+    checks = [f"check {number}" for number in range(9)]
+    table = pd.DataFrame({check: {"SCE": "ok (5.0 → 0.0)", "MMC-10": "FLAG (53.8 %)"} for check in checks})
+    found = page.grid(report.Item("Self-checks", "self_checks", "A title", "It says", table, None, pd.DataFrame({"ok": [True]})))
+    assert found.turned and found.columns == ["SCE", "MMC-10"] and [name for name, _ in found.rows] == checks
+    ok, flag = found.rows[0][1]
+    assert (ok.text, ok.interval, ok.best) == ("ok", "5.0 → 0.0", False)
+    assert (flag.text, flag.interval, flag.best) == ("FLAG", "53.8 %", True)
+    assert "interval" not in found.legend
+    assert not page.grid(report.Item("Table", "table", "A title", "It says", table[checks[:4]], None, pd.DataFrame({"ok": [True]}))).turned
+
+
+def test_every_table_of_accuracies_has_intervals_on_the_page(tmp_path):
+    profile = experiment.load_profile("quick")
+    made = {name: report.ITEMS[name](profile) for name in ("Table 2-I", "Table 2-III", "Table 3", "Table 4", "Ladder")}
+    text = page.write(profile, tmp_path, list(made.values())).read_text()
+    for stem, section in ((part.partition('"')[0], part) for part in text.split('<section id="')[1:]):
+        numbers, intervals = len(re.findall(r"<td>(?:<b>)?\d", section)), section.count("<small>")
+        assert 0 < intervals == numbers and "95 % intervals" in section, stem
+    values = made["Ladder"].values
+    worst, last = page.ladder_intervals(profile, values)["SCE", "worst case"], values[values["model"] == "sce"].iloc[-1]
+    assert [worst[name] for name in ("accuracy", "low", "high")] == [last[name] for name in ("accuracy", "low", "high")]
+
+
+def write_claims(job, **claims):
+    made = [{"name": name, "holds": holds, "says": says} for name, (holds, says) in claims.items()]
+    path = Path(job.parameters["output"])
+    experiment.write_receipt(path, {"identity": path.stem[-12:], "kind": "notebook", "results": {"claims": made}, "provenance": {}})
+
+
+def test_every_notebooks_claims_stand_on_the_page(tmp_path, monkeypatch):
+    monkeypatch.setenv("MMC_RESULTS", str(tmp_path / "results"))
+    profile = experiment.load_profile("quick")
+    with pytest.raises(exhibit.Missing, match="no notebook"):
+        report.notebook_claims(profile)
+    planned = jobs.plan(profile)
+    one, other, *_ = (job for job in planned if job.notebook == "02_training")
+    *shards, whole = (job for job in planned if job.notebook == "07_verdict")
+    write_claims(one, fell=(True, "of SCE"))
+    write_claims(other, fell=(False, "of MMC-10"))  # the same claim of other models: it holds where it holds of all
+    write_claims(shards[0], blind=(False, "of some models"))  # the job over all models says it anew
+    write_claims(whole, blind=(True, ""))
+    item = report.notebook_claims(profile)
+    assert item.table.to_dict("index") == {"02: fell": {"verdict": "does not hold", "found": "of SCE; of MMC-10"},
+                                           "07: blind": {"verdict": "holds", "found": ""}}
+    assert item.sentence == "1 of 2 claims hold; not these: 02: fell."
+    text = page.write(profile, tmp_path, [item]).read_text()
+    assert 'id="claims"' in text and "02: fell" in text and "of SCE; of MMC-10" in text
+
+
+def test_the_claims_of_a_model_trained_alone_have_a_receipt_of_their_own():
+    for job in jobs.plan(experiment.load_profile("quick")):
+        if job.notebook == "02_training":
+            assert job.receipt.parent.name == "models"
+            assert Path(job.parameters["output"]).name == f"02_training-{job.receipt.stem[-12:]}.json"
+
+
+def test_a_long_table_runs_over_pages_in_latex_and_no_character_is_lost():
+    table = pd.DataFrame({"found": ["‖z - μ‖² ≥ (‖z‖ - C_MM)², σ_k̃, ΔC × zᵀ"] * 30}, index=[f"claim {n}" for n in range(30)])
+    text = report.latex(report.Item("Claims", "claims", "A title", "It says", table))
+    assert r"\begin{longtable}" in text and "longtable" in text.partition("\n")[0] and text.isascii()
+    assert r"$C_{\mathrm{MM}}$" in text and r"\begin{table}" not in text
 
 
 def test_a_models_name_comes_from_its_fields_whatever_its_key():
