@@ -291,7 +291,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("name", help="a released model, such as cpu-mmc-10")
     profiled(command(report, "report", "Snakemake's report of a finished profile: one HTML file with every exhibit and how it was made"))
     sub = command(crate, "crate", "write receipts, tables and figures as a Workflow Run RO-Crate, for archives and other tools")
-    sub.add_argument("profile")
+    sub.add_argument("profile", help="the profile whose receipts are written, such as quick")
     sub.add_argument("destination", help="a new folder, or a new file that ends in .zip")
     command(record, "record", "write the tables of README, RESULTS, BENCHMARKS, SCALING and ARTIFACT from receipts")
     sub = command(download, "download", "fetch data sets through torchvision into MMC_DATA (default data/)")

@@ -17,7 +17,7 @@ from mmclib.attacks.pgd import pgd
 from mmclib.checks import check_label_form, check_setting
 
 __all__ = [
-    "incomplete_optimisation", "record_losses", "record_path", "silent_success", "transfer_failure", "unavailable_gradients",
+    "Path", "incomplete_optimisation", "record_losses", "record_path", "silent_success", "transfer_failure", "unavailable_gradients",
     "unbounded_failure", "unstable_predictions",
 ]
 
