@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from mmclib import checks
 from mmclib.losses import SoftmaxCrossEntropy
 
+__all__ = ["feature_margin"]
+
 
 def feature_margin(head: nn.Module, features: Tensor, labels: Tensor) -> Tensor:
     """Return the signed l_2 distance (N,) of features (N, d) to the nearest boundary of their own class, negative on its far side.

@@ -1,9 +1,12 @@
 """How close an attack comes to the best one known (AttackBench; Cinà et al., 2025), without torch."""
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+__all__ = ["area", "optimality"]
 
 
-def area(distances, most) -> float:
+def area(distances: ArrayLike, most: float) -> float:
     """Return the area under accuracy against distance from 0 to `most`: the mean of the images' distances (N,), each at most `most`.
 
     An image's distance is that of its nearest adversarial: 0 where it is wrong as it is, infinity where none was found. Raises ValueError
@@ -17,7 +20,7 @@ def area(distances, most) -> float:
     return float(np.minimum(distances, most).mean())
 
 
-def optimality(distances, best, most) -> float | None:
+def optimality(distances: ArrayLike, best: ArrayLike, most: float) -> float | None:
     """Return what share of the area the best attack takes from the clean accuracy, this attack takes too: 1 the best, 0 nothing.
 
     `distances` and `best` (N,) are an attack's and the least of all attacks', as in `area`; both end at `most`. None where the best finds

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = [
-    "OBJECTIVES", "Objective", "best_other", "cross_entropy", "divided", "logit_of", "margin", "resolve", "success_margin", "targeted_1",
-    "targeted_2", "untargeted_1", "untargeted_2",
+    "OBJECTIVES", "Objective", "best_other", "cross_entropy", "divided", "divided_by_gap", "logit_of", "margin", "probability_margin",
+    "resolve", "success_margin", "targeted_1", "targeted_2", "untargeted_1", "untargeted_2",
 ]
 
 Objective = str | Callable[..., torch.Tensor]  # a name in OBJECTIVES, or a function as below
