@@ -59,7 +59,7 @@ reproduce: $(READY)  ## every figure and table of a profile, ending with the ver
 figures: $(READY)  ## draw figures and tables from the receipts that are there; computes nothing
 	@$(PYTHON) -m artifact figures $(WITH_PROFILE)
 
-report: $(READY)  ## one HTML file of a finished profile: every exhibit, and the jobs behind it
+report: $(READY)  ## every exhibit of a finished profile and the jobs behind it, in one HTML file
 	@$(PYTHON) -m artifact report $(WITH_PROFILE)
 
 test: $(READY)  ## unit tests, then every notebook rerun and compared

@@ -28,7 +28,9 @@ def pins():
 
 
 def test_the_lock_satisfies_every_declared_dependency():
-    declared = [*PROJECT["dependencies"], *(d for extra in PROJECT["optional-dependencies"].values() for d in extra)]
+    extras = PROJECT["optional-dependencies"]
+    # A cluster's plugin and an archive's validator are for those who have the one or the other; no target of make installs them.
+    declared = [*PROJECT["dependencies"], *(d for name in extras.keys() - {"slurm", "crate"} for d in extras[name])]
     locked = pins()
     for requirement in map(Requirement, declared):
         assert requirement.specifier.contains(locked[requirement.name.lower()]), str(requirement)
