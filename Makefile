@@ -41,7 +41,7 @@ moved:
 	 && $$UV pip install --quiet --python $(PYTHON) --no-deps -r requirements-nodeps.lock -e . && pwd -P > $@
 
 reproduce: $(READY)  ## every figure and table of a profile (default: paper with CUDA, else demo)
-	@$(PYTHON) -m artifact reproduce $(WITH_PROFILE)
+	@MMC_PARENT=$$PPID exec $(PYTHON) -m artifact reproduce $(WITH_PROFILE)
 
 figures: $(READY)  ## draw figures and tables from the receipts that are there; computes nothing
 	@$(PYTHON) -m artifact figures $(WITH_PROFILE)

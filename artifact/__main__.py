@@ -4,10 +4,12 @@ import argparse
 import fnmatch
 import json
 import os
+import re
+import signal
+import subprocess
 import sys
-import time
 
-from artifact import jobs, processes, slices
+from artifact import jobs, plain, processes
 from artifact.experiment import ROOT, Profile, load_profile, pin_folders, read_receipt
 
 
@@ -42,11 +44,25 @@ def snakemake(profile: Profile, todo: list, parallel: int, targets: tuple = ()) 
     """The command that makes the jobs to do, or only those behind `targets` (receipts)."""
     # A receipt is whole or not there, so an interrupted run needs no repair: no lock to break, unfinished jobs go on. Snakemake asks for
     # outputs alone; a job whose own receipt is there while one that it stands for is not has to be named.
+    if braced := [path for job in todo for path in (*job.needs, *job.outputs) if set("{}") & set(str(path))]:
+        raise ValueError(f"there is a brace in {braced[0]}, and Snakemake takes braces for wildcards; name another folder "
+                         "(MMC_RESULTS), or make the same by: python -m artifact run")
     forced = ["--forcerun", *(jobs.rule_name(job) for job in todo)] if todo else []
     return [sys.executable, "-m", "snakemake", *forced, "--snakefile", str(ROOT / "Snakefile"), "--directory", str(ROOT),
             "--cores", str(parallel * profile.threads), "--config", f"profile={json.dumps(profile.source)}",
             "--quiet", "all", "--nolock", "--rerun-incomplete", "--keep-incomplete", "--rerun-triggers", "input", "--keep-going",
             "--resources", "gpu=1", *(["--", *map(str, targets)] if targets else [])]
+
+
+def refusal(command: list[str]) -> str:
+    """Snakemake's own reason for running nothing, in one line: it plans once more, aloud. Empty where it finds no fault in the plan."""
+    aloud = [*command[:3], "--dry-run", *("progress" if word == "all" else word for word in command[3:])]
+    planned = subprocess.run(aloud, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace")
+    if planned.returncode == 0:
+        return ""
+    lines = [line.strip() for line in planned.stdout.splitlines() if line.strip()]
+    begins = [number for number, line in enumerate(lines) if re.match(r"\w*(Error|Exception)\b", line)]
+    return " ".join(lines[begins[-1] if begins else -1:])
 
 
 def reproduce(options) -> int:
@@ -56,8 +72,11 @@ def reproduce(options) -> int:
     announce(profile, why, todo, parallel)
     if todo:
         preflight(profile, todo)
-        code = processes.run(snakemake(profile, todo, parallel), cwd=ROOT)
+        command = snakemake(profile, todo, parallel)
+        code = processes.run(command, cwd=ROOT)
         if code and jobs.to_do(jobs.plan(profile)):
+            if reason := refusal(command):
+                raise RuntimeError(f"Snakemake ran nothing: {reason}")
             print(f"\nnot everything was made; what is done stays done. The failed jobs' notebooks are under logs/{profile.name}/; "
                   "mend what they name and run the same command again", file=sys.stderr)
             return code
@@ -83,7 +102,7 @@ def run(options) -> int:
 
         from artifact.rehearsal import rehearsal
         profile = rehearsal(profile, "cuda" if torch.cuda.is_available() else "cpu")
-    planned = slices.by_worth(jobs.plan(profile))
+    planned = jobs.plan(profile)
     asked = [job for job in planned if fnmatch.fnmatchcase(job.name, options.only) or job.name == options.only]
     if not asked:
         raise ValueError(f"no job of profile {profile.name!r} matches {options.only!r}; known: {', '.join(job.name for job in planned)}")
@@ -94,18 +113,23 @@ def run(options) -> int:
             print(f"{jobs.describe(job.seconds):>9}  {job.name}")
         return 0
     preflight(profile, todo)
-    ends = time.monotonic() + options.time_budget if options.time_budget else None
-    failed = []
-    if options.jobs > 1:
-        failed = slices.side_by_side(profile, todo, ends, options.jobs)
-    else:
-        slices.in_turn(profile, todo, ends)
+    failed, in_time = [], True
+    try:
+        with processes.stoppable(options.time_budget):
+            if options.jobs > 1:
+                failed = plain.side_by_side(profile, todo, options.jobs)
+            else:
+                plain.in_turn(profile, todo)
+    except processes.Stopped as stopped:
+        if stopped.number != signal.SIGALRM:
+            raise
+        in_time = False
     left = [job.name for job in todo if not job.done()]
     if failed:
         print(f"failed: {', '.join(failed)}; what is done stays done", file=sys.stderr)
         return 1
     if left:
-        if options.time_budget:
+        if not in_time:
             print(f"the time budget ended with {len(left)} jobs to do, the next one is {left[0]!r}; the same command goes on")
         else:
             print(f"{len(left)} jobs need others that were not asked for; without --only they are made first")
@@ -113,8 +137,6 @@ def run(options) -> int:
 
 
 def one_job(options) -> int:
-    started_by = os.environ.pop("MMC_PARENT", None)  # the Snakemake that may be gone before this process has loaded
-    processes.end_with_parent(parent=int(started_by) if started_by else None)
     profile = load_profile(options.profile)
     jobs.run_timed(profile, jobs.find(profile, options.name), jobs.run_notebook)
     return 0
@@ -221,6 +243,8 @@ def main(arguments=None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")
     pin_folders()
+    if started_by := os.environ.pop("MMC_PARENT", None):  # the make or Snakemake that may be gone before this process has loaded
+        processes.end_with_parent(parent=int(started_by))
     try:
         with processes.stoppable():
             code = options.function(options)
@@ -234,9 +258,9 @@ def main(arguments=None) -> int:
             raise
         print(f"error: {_sentence(error)}", file=sys.stderr)
         return 1
-    except (KeyboardInterrupt, processes.Stopped) as error:
+    except processes.Stopped as error:
         print("\nstopped; what is done stays done, and the same command goes on", file=sys.stderr)
-        return 128 + getattr(error, "number", 2)
+        return 128 + error.number
 
 
 EXPECTED = (ValueError, RuntimeError, FloatingPointError, ModuleNotFoundError)

@@ -94,14 +94,14 @@ def test_the_optimizer_is_the_papers():
 
 
 @pytest.mark.parametrize("adversarial", [None, TARGETED])
-def test_a_time_budget_thrice_equals_one_run(adversarial, tmp_path):
+def test_a_training_stopped_thrice_equals_one_run(adversarial, tmp_path):
     recipe = Recipe(epochs=2, batch_size=50, milestones=(1,), flip=False, adversarial=adversarial)
     train, test = few()
     whole = fit(classifier(), train, test, recipe=recipe, seed=7, progress=False)
     calls = 0
     while True:
-        # Nothing left after one step: every call makes exactly one, of the six.
-        result = fit(classifier(), train, test, recipe=recipe, seed=7, folder=tmp_path, time_budget=1e-9, progress=False)
+        # Every call makes exactly one step, of the six.
+        result = fit(classifier(), train, test, recipe=recipe, seed=7, folder=tmp_path, stop=lambda: True, progress=False)
         calls += 1
         if result.finished:
             break
@@ -165,7 +165,7 @@ def test_a_damaged_state_falls_back_and_ends_in_the_same_bits(tmp_path):
     train, test = few()
     whole = fit(classifier(), train, test, recipe=SHORT, seed=7, progress=False)
     for _ in range(3):
-        fit(classifier(), train, test, recipe=SHORT, seed=7, folder=tmp_path, time_budget=1e-9, progress=False)
+        fit(classifier(), train, test, recipe=SHORT, seed=7, folder=tmp_path, stop=lambda: True, progress=False)
     newest = max(tmp_path.glob("state-*.safetensors"))
     newest.write_bytes(newest.read_bytes()[:-100])
     with pytest.warns(UserWarning, match="is damaged"):
@@ -290,7 +290,7 @@ def test_bad_input_is_one_sentence():
         ((train[0], train[1] + 1), r"train labels must lie in \[0, 9\]", {}),
         (train, "precision must be", {"precision": "half"}),
         (train, "compile must be", {"compile": "yes"}),
-        (train, "time_budget needs a folder", {"time_budget": 5}),
+        (train, "stop needs a folder", {"stop": lambda: False}),
     ]:
         with pytest.raises(ValueError, match=words):
             fit(classifier(), bad, test, recipe=SHORT, seed=0, **keywords)
@@ -341,7 +341,7 @@ def test_muon_averages_and_the_guard_resume_to_the_bit(adversarial, tmp_path):
     whole = fit(classifier(), train, test, recipe=recipe, seed=7, progress=False)
     calls = 0
     while True:
-        result = fit(classifier(), train, test, recipe=recipe, seed=7, folder=tmp_path, time_budget=1e-9, progress=False)
+        result = fit(classifier(), train, test, recipe=recipe, seed=7, folder=tmp_path, stop=lambda: True, progress=False)
         calls += 1
         if result.finished:
             break
@@ -449,7 +449,7 @@ def test_tied_weights_are_saved_and_resumed(tmp_path):
 
     train, test = few()
     whole = fit(tied(), train, test, recipe=SHORT, seed=7, progress=False)
-    fit(tied(), train, test, recipe=SHORT, seed=7, folder=tmp_path, time_budget=1e-9, progress=False)
+    fit(tied(), train, test, recipe=SHORT, seed=7, folder=tmp_path, stop=lambda: True, progress=False)
     result = fit(tied(), train, test, recipe=SHORT, seed=7, folder=tmp_path, progress=False)
     assert same(weights(whole.model), weights(result.model))
     assert checkpoints.save_model(tmp_path / "model.safetensors", result.model, {})
