@@ -106,7 +106,7 @@ def white_box(profile: Profile, model: str) -> list[Evaluation]:
     specs = [spec for part in (table_1, objectives, convergence, curve) for spec in part(profile, model).values()]
     if profile.carlini_wagner and model in profile.carlini_wagner.models:
         specs += carlini_wagner(profile, model).values()
-    if profile.plane and profile.plane.model == f"{model}-2d":  # the same method with two features, for Fig. 3b
+    if profile.plane and profile.plane_beside() == model:  # the same method with two features, for Fig. 3b
         specs.append(plane(profile))
     return once(profile, specs)
 

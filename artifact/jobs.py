@@ -64,7 +64,7 @@ def plan(profile: Profile) -> list[Job]:
     if later := variants.models(profile):
         jobs += _table_jobs(profile, trained, "cifar100", "06_cifar100", later, variants.evaluations)
     if profile.verdict:
-        jobs += _table_jobs(profile, trained, "verdict", "07_verdict", profile.verdict.models, ladder.evaluations)
+        jobs += _table_jobs(profile, trained, "verdict", "07_verdict", ladder.models(profile), ladder.evaluations)
     receipts = [job.receipt for job in jobs]
     page = ROOT / "figures" / profile.name / "index.html"
     report = _job(profile, "report", "08_report", identity("report", of=[path.name for path in receipts]), needs=receipts, seconds=20)

@@ -22,7 +22,9 @@ def rungs(profile: Profile, model: str) -> dict[str, Evaluation]:
         "multi_targeted": _of(profile, model, "multi_targeted", {"epsilon": epsilon, "steps": plan.steps, "classes": plan.classes}),
     }
     if model in plan.autoattack:
-        ladder["autoattack"] = _of(profile, model, "autoattack", {"epsilon": epsilon})
+        last = ladder["multi_targeted"]
+        left = {"after": {"attack": last.attack, "settings": last.settings}} if plan.autoattack_on == "survivors" else {}
+        ladder["autoattack"] = _of(profile, model, "autoattack", {"epsilon": epsilon, **left})
     return ladder
 
 
@@ -32,18 +34,21 @@ def checks(profile: Profile, model: str) -> dict[str, Evaluation]:
     epsilon = white_box.epsilons[0]
     margin = items.objectives(profile, model)["untargeted_2"].settings
     longer = rungs(profile, model)["multi_targeted"].settings
-    return {
-        "single_step": _of(profile, model, "pgd", margin | {"steps": 1, "step_size": epsilon, "start": "clean", "restarts": 1}),
-        "unbounded": _of(profile, model, "pgd", margin | {"epsilon": 1.0, "step_size": 0.1, "restarts": 1}),
-        "longer": _of(profile, model, "multi_targeted", longer | {"steps": 2 * plan.steps}),
-        "black_box": _of(
-            profile,
-            model,
-            "spsa",
-            {"epsilon": epsilon, "evaluations": plan.queries, "steps": 10, "learning_rate": 2 * epsilon / 10, "objective": "untargeted_2"},
-        ),
-        "repeated": _of(profile, model, "repeated", {}),
+    guessing = {"epsilon": epsilon, "evaluations": plan.queries, "steps": 10, "learning_rate": 2 * epsilon / 10,
+                "objective": "untargeted_2"}
+    asked = {
+        "single_step": ("pgd", margin | {"steps": 1, "step_size": epsilon, "start": "clean", "restarts": 1}),
+        "unbounded": ("pgd", margin | {"epsilon": 1.0, "step_size": 0.1, "restarts": 1}),
+        "longer": ("multi_targeted", longer | {"steps": 2 * plan.steps}),
+        "black_box": ("spsa", guessing),
+        "repeated": ("repeated", {}),
     }
+    return {name: _of(profile, model, attack, settings, check_images(profile)) for name, (attack, settings) in asked.items()}
+
+
+def check_images(profile: Profile) -> int:
+    """How many of the verdict's images the self-checks, the diagnosis and the libraries are run on."""
+    return profile.verdict.check_images or profile.verdict.images
 
 
 def transfer(profile: Profile) -> dict[str, Evaluation]:
@@ -62,18 +67,15 @@ def transfer(profile: Profile) -> dict[str, Evaluation]:
 def diagnosis(profile: Profile, model: str) -> Evaluation:
     """Logit scales, objectives against iterations, and slices of the loss surface around one image."""
     white_box = profile.white_box
-    return _of(
-        profile,
-        model,
-        "diagnosis",
-        {"epsilon": white_box.epsilons[0], "steps": white_box.steps[1], "step_size": white_box.step_size, "grid": 21},
-    )
+    settings = {"epsilon": white_box.epsilons[0], "steps": white_box.steps[1], "step_size": white_box.step_size, "grid": 21}
+    return _of(profile, model, "diagnosis", settings, check_images(profile))
 
 
 def libraries(profile: Profile, model: str) -> Evaluation:
     """The field's libraries, as their users run them, on one model."""
     plan = profile.white_box
-    return _of(profile, model, "libraries", {"epsilon": plan.epsilons[0], "steps": plan.steps[1], "step_size": plan.step_size})
+    settings = {"epsilon": plan.epsilons[0], "steps": plan.steps[1], "step_size": plan.step_size}
+    return _of(profile, model, "libraries", settings, check_images(profile))
 
 
 def step_time(profile: Profile, model: str, against: str) -> Evaluation:
@@ -83,19 +85,28 @@ def step_time(profile: Profile, model: str, against: str) -> Evaluation:
     )
 
 
+def models(profile: Profile) -> list[str]:
+    """The models that 07_verdict is about: the ladder's, and their other seeds."""
+    return [*profile.verdict.models, *(profile.seeds.models if profile.seeds else [])]
+
+
 def evaluations(profile: Profile, model: str) -> list[Evaluation]:
-    """Everything that 07_verdict evaluates of one model."""
-    specs = [*rungs(profile, model).values(), *checks(profile, model).values()]
-    if model == "mmc-10" and "sce" in profile.verdict.models:
-        specs.append(step_time(profile, model, "sce"))
+    """Everything that 07_verdict evaluates of one model; of another seed of a row, its ladder."""
+    specs = list(rungs(profile, model).values())
+    if model not in profile.verdict.models:
+        return specs
+    specs += checks(profile, model).values()
+    sce, mmc = (profile.find(profile.verdict.models, loss) for loss in ("sce", "mmc"))
+    if model == mmc and sce:
+        specs.append(step_time(profile, mmc, sce))
     if model in (substitutes := transfer(profile)):
         specs.append(substitutes[model])
     if model in profile.verdict.diagnosed:
         specs.append(diagnosis(profile, model))
-        if model == "mmc-10":  # the one that other libraries misjudge
+        if model == mmc:  # the one that other libraries misjudge
             specs.append(libraries(profile, model))
     return specs
 
 
-def _of(profile, model, attack, settings) -> Evaluation:
-    return Evaluation(model, attack, profile.verdict.images, settings=settings)
+def _of(profile, model, attack, settings, images=None) -> Evaluation:
+    return Evaluation(model, attack, images or profile.verdict.images, settings=settings)

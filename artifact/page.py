@@ -53,7 +53,7 @@ def write(profile: Profile, folder: Path, items: list) -> Path:
     claims = by_stem["verdict"].table["verdict"] if "verdict" in by_stem else {}
     text = _environment().get_template("report.html.j2").render(
         profile=profile, groups={name: found for name, found in groups.items() if found}, grids={item.stem: grid(item) for item in items},
-        ladder=by_stem.get("ladder"), headline=headline(by_stem.get("ladder")), chips=CHIPS, claims=dict(claims),
+        ladder=by_stem.get("ladder"), headline=headline(profile, by_stem.get("ladder")), chips=CHIPS, claims=dict(claims),
         made=provenance(profile))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "index.html"
@@ -65,14 +65,14 @@ def _group(item) -> str:
     return GROUPS[0] if item.stem.startswith(("figure_", "table_")) else GROUPS[2] if item.stem in TRUST else GROUPS[1]
 
 
-def headline(ladder) -> str:
-    """What came out, in one sentence; empty without a ladder that MMC-10 and the paper's attack are part of."""
-    if ladder is None:
+def headline(profile: Profile, ladder) -> str:
+    """What came out, in one sentence; empty without a ladder that MMC and the paper's attack are part of."""
+    if ladder is None or (mmc := profile.find(list(dict.fromkeys(ladder.values["model"])), "mmc")) is None:
         return ""
-    rows = ladder.values[ladder.values["model"] == "mmc-10"].set_index("rung")
+    rows = ladder.values[ladder.values["model"] == mmc].set_index("rung")
     if not {"clean", "untargeted_1"} <= set(rows.index):
         return ""
-    return (f"Made again here, MMC-10 classifies {rows.loc['clean', 'own']:.1f} % of the images, "
+    return (f"Made again here, {methods.label(profile, mmc)} classifies {rows.loc['clean', 'own']:.1f} % of the images, "
             f"{rows.loc['untargeted_1', 'own']:.1f} % under the paper's own attack, and {rows['accuracy'].iloc[-1]:.1f} % once every image "
             "may be attacked in the way that is worst for it.")
 

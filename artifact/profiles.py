@@ -17,6 +17,7 @@ from artifact.sections import (
     Depth,
     Model,
     Plane,
+    Seeds,
     Spsa,
     Strict,
     Training,
@@ -62,6 +63,7 @@ class Profile(Strict):
     depth: Depth | None = None
     variants: Variants | None = None
     verdict: Verdict | None = None
+    seeds: Seeds | None = None
     band: Band = Band()
     # Is this the paper's data at the paper's length, so that a number can be called reproduced or not?
     comparable: bool = False
@@ -105,8 +107,14 @@ class Profile(Strict):
                         raise ValueError(f"{section}.{field} is {asked}, and the test set of {self.dataset(key)} ({key}) has {there}")
         if self.plane and self.training[self.models[self.plane.model].training].feature_dim != 2:
             raise ValueError(f"plane.model is {self.plane.model!r}, whose features must have 2 dimensions to be drawn")
-        if self.plane and self.plane.model.removesuffix("-2d") not in self.white_box.models:
-            raise ValueError(f"plane.model is {self.plane.model!r}; it must be a model of white_box with '-2d' appended")
+        if self.plane and self.plane_beside() is None:
+            raise ValueError(f"plane.model is {self.plane.model!r}; white_box must have a model that differs from it in its training alone")
+        for key in self.seeds.models if self.seeds else []:
+            if not self.verdict or not any(key in self.seeds_of(model)[1:] for model in self.verdict.models):
+                raise ValueError(f"seeds.models names {key!r}; verdict.models must have a model that differs from it in its seed alone")
+        if self.verdict and (self.verdict.check_images or 0) > self.verdict.images:
+            raise ValueError(f"verdict.check_images is {self.verdict.check_images}; it must be at most "
+                             f"verdict.images = {self.verdict.images}")
         if self.verdict and self.verdict.images > self.white_box.images:
             raise ValueError(f"verdict.images is {self.verdict.images}; it must be at most white_box.images = {self.white_box.images}")
         return self
@@ -134,6 +142,28 @@ class Profile(Strict):
         # Tables of the variants use white_box's images.
         sections = ("white_box", "cifar100", "depth", "variants") if section == "white_box" else (section,)
         return [key for name, _, key in self.named_models() if name in sections]
+
+    def find(self, models: list[str], loss: str, adversarial: str | None = None) -> str | None:
+        """The first of the models with this loss (mmc: in its squared form) and this adversarial training, None without one."""
+        return next((key for key in models if (spec := self.models[key]).loss == loss and spec.adversarial == adversarial
+                     and spec.form is None), None)
+
+    def principal(self, models: list[str]) -> list[str]:
+        """The rows of SCE and MMC that sentences name, of these models: standard training first."""
+        found = (self.find(models, loss, adversarial) for adversarial in (None, "untargeted", "targeted") for loss in ("sce", "mmc"))
+        return [model for model in found if model]
+
+    def seeds_of(self, model: str) -> list[str]:
+        """A model and those of `seeds` that differ from it in their seed alone."""
+        spec = self.models[model]
+        return [model, *(key for key in (self.seeds.models if self.seeds else []) if self.models[key].seed != spec.seed
+                         and self.models[key].model_copy(update={"seed": spec.seed}) == spec)]
+
+    def plane_beside(self) -> str | None:
+        """The model of white_box that the plane shows in two dimensions: it differs from the plane's own in its training alone."""
+        drawn = self.models[self.plane.model]
+        return next((key for key in self.white_box.models
+                     if self.models[key].model_copy(update={"training": drawn.training}) == drawn), None)
 
     def dataset(self, model: str) -> str:
         return self.training[self.models[model].training].dataset

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from artifact import items, methods, report
 from artifact.exhibits.exhibit import Missing
-from artifact.experiment import ROOT, Profile, model_receipt_path, read_receipt
+from artifact.experiment import ROOT, Profile, model_receipt_path, read_receipt, results_folder
 
 FILES = tuple(ROOT / name for name in ("README.md", "RESULTS.md", "BENCHMARKS.md"))
-SHOWN = ("Verdict", "Ladder", "Table 1", "Table 4")  # what came out before what it rests on
+SHOWN = ("Verdict", "Ladder", "Seeds", "Table 1", "Table 4")  # what came out before what it rests on
 _BLOCK = re.compile(r"(<!-- record: ([a-z/_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -49,11 +49,26 @@ def block(profile: Profile) -> str:
     lines = []
     for name in SHOWN:
         try:
-            item = report.ITEMS[name](profile)
+            item = report.make(name, profile)
         except Missing:
             continue
-        lines += [report.markdown(item).rstrip(), ""]
-    return "\n".join([*lines, *models])
+        lines += [report.markdown(report.with_evidence(item)).rstrip(), ""]
+    return "\n".join([*lines, *models, "", *cost(profile)])
+
+
+def cost(profile: Profile) -> list[str]:
+    """What the profile's receipts took, in hours of one core (CUDA: of the device), by training and by attack."""
+    hours, receipts = {}, {}
+    for path in sorted(results_folder(profile).glob("models/*.json")) + sorted(results_folder(profile).glob("evaluations/*/*.json")):
+        receipt = read_receipt(path)
+        what = "training" if receipt["kind"] == "model" else receipt["config"]["attack"]
+        made = receipt["provenance"]
+        hours[what] = hours.get(what, 0) + made["seconds"] * (made["threads"] if profile.device == "cpu" else 1) / 3600
+        receipts[what] = receipts.get(what, 0) + 1
+    lines = [f"**Cost** (profile `{profile.name}`)", "",
+             f"| what | receipts | hours of one {'core' if profile.device == 'cpu' else 'device'} |", "|---|---:|---:|"]
+    lines += [f"| `{what}` | {receipts[what]} | {spent:.2f} |" for what, spent in sorted(hours.items(), key=lambda pair: -pair[1])]
+    return [*lines, f"| together | {sum(receipts.values())} | {sum(hours.values()):.2f} |"]
 
 
 def verdicts(profile: Profile) -> str:

@@ -1,13 +1,13 @@
 """Writing every table and figure of a profile from receipts, beside the paper's numbers: nothing is computed here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from artifact import jobs, methods, page
-from artifact.exhibits import figures, tables, tables_more, tables_variants, theory, verdict
-from artifact.exhibits.exhibit import Item, Missing, NotPlanned, worded
+from artifact.exhibits import figures, seeds, tables, tables_more, tables_variants, theory, verdict
+from artifact.exhibits.exhibit import Item, Missing, NotPlanned, as_far_as_made, worded
 from artifact.experiment import ROOT, Profile, read_receipt
 
 NOT_MADE = "not made yet"
@@ -65,10 +65,19 @@ ITEMS = {  # in the paper's order; our own after the paper's
     "Radius": tables_variants.radius,
     "Uncertainty": tables_variants.uncertainty,
     "Ladder": verdict.ladder_item,
+    "Seeds": seeds.seeds,
     "Diagnosis": verdict.diagnosis,
     "Self-checks": verdict.self_checks,
     "Verdict": verdict.claims,
 }
+
+
+WHITE_BOX = ("Table 1", "Objectives", "Convergence", "Curve")  # these take any model that is named; unasked, those of white_box
+
+
+def make(name: str, profile: Profile) -> Item:
+    """An item as far as its receipts are there; Missing where none is, NotPlanned where the profile has no part in it."""
+    return as_far_as_made(ITEMS[name], profile, profile.white_box.models if name in WHITE_BOX else list(profile.models))
 
 
 @dataclass(frozen=True)
@@ -88,9 +97,9 @@ def write_all(profile: Profile) -> list[Written]:
     """Write every item that the receipts allow under figures/<profile>/, and a page over them."""
     folder, written = ROOT / "figures" / profile.name, []
     where = folder.relative_to(ROOT)
-    for name, build in ITEMS.items():
+    for name in ITEMS:
         try:
-            item = build(profile)
+            item = make(name, profile)
             files = write_item(folder, item)
             written.append(Written(item.name, f"{where}/{{{', '.join(files)}}}", item.says, item))
         except NotPlanned:
@@ -124,6 +133,21 @@ def latex(item: Item) -> str:
     text = table.style.to_latex(hrules=True, column_format=first + "".join("p{4cm}" if word else "r" for word in worded(item.table)),
                                 caption=methods.latex(item.title), label=f"tab:{item.stem}", position="t", position_float="centering")
     return f"% needs \\usepackage{{booktabs}}\n{text}"
+
+
+def with_evidence(item: Item) -> Item:
+    """The item, below each number of its table its 95 % interval and, where there is one, the paper's number."""
+    needed = {"method", "title", "accuracy", "low", "high"}
+    if item.table is None or item.values is None or not needed <= set(item.values.columns):
+        return item
+    table = item.table.astype(object)
+    for row in item.values.to_dict("records"):
+        if row["method"] in table.index and row["title"] in table.columns:
+            paper = row.get("paper")
+            printed = "" if paper is None or pd.isna(paper) else f"<br>paper {paper.replace('<=', '≤ ')}"
+            table.loc[row["method"], row["title"]] = f"{row['accuracy']:.1f}<br>[{row['low']:.1f}, {row['high']:.1f}]{printed}"
+    told = "" if item.paper is None else " Below each number its 95 % interval and what the paper prints for the row, from its own network."
+    return replace(item, table=table, notes=item.notes + told)
 
 
 def markdown(item: Item) -> str:

@@ -220,13 +220,21 @@ class Verdict(Strict):
 
     models: Models
     images: Count
+    check_images: Count | None = None  # of these the first so many for the self-checks, the diagnosis and the libraries; None is all
     restarts: Annotated[int, Field(ge=2)] = 5
     classes: Count = 9  # of multi_targeted: so many wrong classes of each image
     steps: Count = 50  # of multi_targeted
     queries: Annotated[int, Field(ge=2)] = 128  # model calls of SPSA's gradient in the black-box check
     autoattack: list[str] = []  # models that AutoAttack is run on too, which takes about ten times as long as all else here
+    autoattack_on: Literal["all", "survivors"] = "all"  # survivors: what every wrong class left; its number is the worst case of both
     diagnosed: list[str] = []  # models whose loss surface is drawn
     rules: Rules = Rules()
+
+
+class Seeds(Strict):
+    """The same rows from other draws: models that differ from one of the verdict's in their seed alone, evaluated on its ladder."""
+
+    models: Models
 
 
 class Band(Strict):

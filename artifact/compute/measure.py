@@ -1,9 +1,12 @@
 """From a profile's evaluations to their receipts: look each up by its identity, else attack (or go on attacking) and write it."""
 
 import time
+from dataclasses import replace
+
+import torch
 
 from artifact.compute import probes, trained
-from artifact.experiment import Profile, model_identity, pack, read_receipt, write_receipt
+from artifact.experiment import Profile, model_identity, pack, read_receipt, unpack, write_receipt
 from artifact.items import Evaluation, num_classes, same_checkpoints
 from mmclib import attacks, evaluation
 from mmclib.attacks.objectives import divided
@@ -24,7 +27,8 @@ def evaluate(profile: Profile, spec: Evaluation, *, progress: bool = False) -> d
         images, labels, digest = trained.load_data(profile.dataset(spec.model), "test", spec.images)
         began = time.perf_counter()
         kind = "transfer" if spec.attack.startswith("transfer_") else spec.attack
-        run = {"clean": _clean, "transfer": _transfer, **probes.KINDS}.get(kind, _attack)
+        kind = "after" if "after" in spec.settings else kind
+        run = {"clean": _clean, "after": _after, "transfer": _transfer, **probes.KINDS}.get(kind, _attack)
         results = run(profile, spec, model.classifier, images, labels, partial=path.with_suffix(".partial"), progress=progress)
         receipt = {
             "identity": spec.identity(profile), "kind": "evaluation", "model": spec.model,
@@ -60,6 +64,20 @@ def _clean(profile, spec, classifier, images, labels, *, partial, progress) -> d
 def _seed(profile: Profile, spec: Evaluation) -> int:
     # The seed is the attack's, not the model's: every model meets the same random starts and targets.
     return derive(profile.seed, spec.attack, spec.settings.get("draw", 0))
+
+
+def _after(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
+    """An attack on the images that another one left, its number the worst case of both."""
+    earlier = Evaluation(spec.model, spec.settings["after"]["attack"], spec.images, settings=spec.settings["after"]["settings"])
+    left = torch.from_numpy(unpack(evaluate(profile, earlier)["results"]["correct"], spec.images))
+    own = {key: value for key, value in spec.settings.items() if key != "after"}
+    kept = {"zero_gradients": 0.0, "queries": 0.0, "seconds": 0.0}
+    if left.any():
+        found = _attack(profile, replace(spec, settings=own), classifier, images[left], labels[left], partial=partial, progress=progress)
+        kept = {key: found[key] for key in kept}
+        left[left.clone()] = torch.from_numpy(unpack(found["correct"], int(left.sum())))
+    low, high = wilson_interval(int(left.sum()), len(left))
+    return {"accuracy": left.double().mean().item(), "interval": [low, high], "correct": pack(left)} | kept
 
 
 def _attack(profile, spec, classifier, images, labels, *, partial, progress) -> dict:

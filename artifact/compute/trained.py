@@ -196,12 +196,28 @@ def _load(profile: Profile, model: str) -> TrainedModel:
     receipt = read_receipt(receipt_path)
     remedy = f"delete {receipt_path.relative_to(ROOT) if receipt_path.is_relative_to(ROOT) else receipt_path} and train it again"
     if not file.exists():
+        _restore(profile, model, receipt, file)
+    if not file.exists():
         raise FileNotFoundError(f"the checkpoint of {model!r} is missing ({file}); {remedy}")
     if hashlib.sha256(file.read_bytes()).hexdigest() != receipt["results"]["checkpoint_sha256"]:
         raise ValueError(f"the checkpoint of {model!r} is damaged: its sha256 is not the receipt's ({file}); {remedy}")
     classifier = build(profile, model)
     classifier.load_state_dict(checkpoints.load_model_state(file)[0])
     return TrainedModel(classifier.to(profile.device).eval(), receipt, receipt_path)
+
+
+def _restore(profile: Profile, model: str, receipt: dict, file: Path) -> None:
+    # A clone has the receipts but not checkpoints/: a released model holds the same numbers, and so the very same file is made of it.
+    name = f"{profile.name}-{model}"
+    if name not in zoo.released():
+        return
+    classifier = zoo.load_released(name)
+    made = file.with_name("restored.safetensors")
+    if checkpoints.save_model(made, classifier, {"model": model, "profile": profile.name}) == receipt["results"]["checkpoint_sha256"]:
+        os.replace(made, file)
+        print(f"{model}: the checkpoint is made again from released/{name}.safetensors", flush=True)
+    else:  # another training's
+        made.unlink()
 
 
 def ensure_model(profile: Profile, model: str, *, progress: bool = False) -> TrainedModel:

@@ -1,13 +1,13 @@
 """From receipts to numbers: one evaluation, a worst case, an interval, a verdict, and the words a table uses for them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from artifact import items
 from artifact.experiment import ROOT, Profile, model_receipt_path, read_receipt, unpack
-from artifact.methods import look
+from artifact.methods import label, look
 from mmclib.intervals import paired_interval, wilson_interval
 
 
@@ -49,6 +49,31 @@ def attempt(build, profile: Profile, methods: list[str] | None = None) -> Item |
         return build(profile, methods)
     except Missing:
         return None
+
+
+def as_far_as_made(build, profile: Profile, models: list[str]) -> Item:
+    """The item over all its models, or over those of `models` whose receipts are there; its notes name the others.
+
+    Raises Missing where no model's are there, NotPlanned where the profile has no part in the item.
+    """
+    try:
+        return build(profile)
+    except NotPlanned:
+        raise
+    except Missing as missing:
+        there, away = [], []
+        for model in models:
+            try:
+                build(profile, [model])
+                there.append(model)
+            except NotPlanned:
+                continue
+            except Missing:
+                away.append(model)
+        if not there:
+            raise missing from None
+        item = build(profile, there)
+        return replace(item, notes=f"{item.notes} Not made yet: {', '.join(label(profile, model) for model in away)}.".strip())
 
 
 def evaluation(profile: Profile, spec: items.Evaluation) -> dict:
@@ -101,8 +126,10 @@ def signed(points: float) -> str:
     return f"{points:+.1f}" if round(points, 1) else "0.0"
 
 
-def clean(profile: Profile, model: str, images: int) -> np.ndarray:
-    """Which of the first test images the trained model classifies correctly, as booleans."""
+def clean(profile: Profile, model: str, images: int | None) -> np.ndarray:
+    """Which of the first test images (None: of all) the trained model classifies correctly, as booleans."""
+    if not model_receipt_path(profile, model).exists():
+        raise Missing(f"{model} is not trained")
     receipt = read_receipt(model_receipt_path(profile, model))
     return unpack(receipt["results"]["test_correct"], receipt["data"]["test_images"])[:images]
 

@@ -51,7 +51,8 @@ def table_1(profile: Profile, methods: list[str] | None = None) -> Item:
         f"{profile.white_box.images} test images, {profile.white_box.restarts} random start{'s' * (profile.white_box.restarts > 1)}, "
         "best iterate kept."
         + "".join(
-            f" AT rows: {network.steps} steps of {epsilon_text(network.step_size)} at ε = {epsilon_text(network.epsilon)}."
+            f" AT rows: {network.steps} step{'s' * (network.steps > 1)} of {epsilon_text(network.step_size)}"
+            f"{' from a noisy start (N-FGSM)' * (network.noise > 0)} at ε = {epsilon_text(network.epsilon)}."
             for network in profile.at_networks()
         ),
     )
@@ -88,11 +89,11 @@ def objectives(profile: Profile, methods: list[str] | None = None) -> Item:
     values = pd.DataFrame(long).round(4)
     steps, epsilon = profile.white_box.steps[1], epsilon_text(profile.white_box.epsilons[0])
     title = f"Accuracy (%) under PGD-{steps} un, ε = {epsilon}, by the attack's objective"
-    says = "no MMC-10 here"
-    if "mmc-10" in methods:
-        at = values[values["model"] == "mmc-10"].set_index("objective")
-        says = (f"MMC-10 seems to keep {with_interval(at.loc['cross_entropy'])} under cross-entropy, whose gradient is exactly zero on "
-                f"{masked[label(profile, 'mmc-10')]} % of the images; the paper's adaptive objective leaves "
+    says = "no MMC here"
+    if mmc := profile.find(methods, "mmc"):
+        at = values[values["model"] == mmc].set_index("objective")
+        says = (f"{label(profile, mmc)} seems to keep {with_interval(at.loc['cross_entropy'])} under cross-entropy, whose gradient is "
+                f"exactly zero on {masked[label(profile, mmc)]} % of the images; the paper's adaptive objective leaves "
                 f"{with_interval(at.loc['untargeted_1'])}, the margin {with_interval(at.loc['untargeted_2'])}")
     return Item("Objectives", "objectives", title, says,
                 pivot(values).assign(**{"zero gradients of cross-entropy (%)": masked}), None, values,
@@ -159,7 +160,7 @@ def figure_3a(profile: Profile, methods: list[str] | None = None) -> Item:
     values = pd.DataFrame(long)
     last = values.groupby("model", sort=False).last()
     says = "; ".join(f"{label(profile, m)} ends at {last.loc[m, 'test_error']:.1f} % after {last.loc[m, 'epoch']:.0f} epochs"
-                     for m in ("sce", "mmc-10", "at-un-sce", "at-un-mmc-10", "at-tar-sce", "at-tar-mmc-10") if m in last.index)
+                     for m in profile.principal(list(last.index)))
     title = figure_title(profile, "Test error by epoch")
     return Item("Figure 3a", "figure_3a", "Test error by epoch", says, values=values.round(4),
                 figure=figures.training_curves(values, looks(profile, last.index), title),

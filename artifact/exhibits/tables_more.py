@@ -31,12 +31,14 @@ def table_2_distortion(profile: Profile, methods: list[str] | None = None) -> It
     by = values.set_index(["model", "goal"])
     least = 100 * values["success"].min()
     says = "found for every image" if least == 100 else f"found for at least {least:.1f} % of the images"
-    if ("mmc-10", "un") in by.index and ("sce", "un") in by.index:
-        ours, theirs = by.loc[("mmc-10", "un")], by.loc[("sce", "un")]
+    there = list(dict.fromkeys(values["model"]))
+    mmc, sce = (profile.find(there, loss) for loss in ("mmc", "sce"))
+    if mmc and sce:
+        ours, theirs = by.loc[(mmc, "un")], by.loc[(sce, "un")]
         error = (ours["standard_error"] ** 2 + theirs["standard_error"] ** 2) ** 0.5
         gap = ours["mean_distortion"] - theirs["mean_distortion"]
         word = "more than" if gap > 1.96 * error else "less than" if gap < -1.96 * error else "no different, at 95 %, from"
-        says = (f"untargeted, MMC-10 takes a mean distortion of {ours['mean_distortion']:.3f}, {word} SCE's "
+        says = (f"untargeted, {label(profile, mmc)} takes a mean distortion of {ours['mean_distortion']:.3f}, {word} SCE's "
                 f"{theirs['mean_distortion']:.3f} (difference {gap:.3f} ± {1.96 * error:.3f}); {says}")
     plan = profile.carlini_wagner
     return Item(
@@ -70,7 +72,8 @@ def table_2_spsa(profile: Profile, methods: list[str] | None = None) -> Item:
 
 def _compare(profile: Profile, values: pd.DataFrame, column: str, title: str) -> str:
     at = values[values["column"] == column].set_index("model")
-    return f"{title}: " + "; ".join(f"{label(profile, m)} keeps {with_interval(at.loc[m])}" for m in ("mmc-10", "sce") if m in at.index)
+    pair = (profile.find(list(at.index), loss) for loss in ("mmc", "sce"))
+    return f"{title}: " + "; ".join(f"{label(profile, model)} keeps {with_interval(at.loc[model])}" for model in pair if model)
 
 
 def table_3(profile: Profile, methods: list[str] | None = None) -> Item:
@@ -113,7 +116,7 @@ def table_2_transformations(profile: Profile, methods: list[str] | None = None) 
     values = pd.DataFrame(long)
     at = values[values["column"] == "rotation"].set_index("model")["accuracy"]
     says = "rotation: " + "; ".join(
-        f"{label(profile, m)} keeps {at[m]:.1f} %" for m in at.index if m in ("sce", "mmc-10") or m.startswith("at-un")
+        f"{label(profile, m)} keeps {at[m]:.1f} %" for m in profile.principal(list(at.index)) if profile.models[m].adversarial != "targeted"
     )
     return Item("Table 2-III", "table_2_transformations", "Accuracy (%) under general transformations", says, pd.DataFrame(rows).T, None,
                 values.round(4), notes=f"{plan.images} images, mean over {plan.draws} draws (CSV: lowest and highest draw). {NO_PAPER}")
@@ -151,7 +154,7 @@ def paper_figure_4() -> pd.DataFrame:
 
 def figure_3b(profile: Profile, methods: list[str] | None = None) -> Item:
     """Fig. 3b: how each objective moves a 2-D feature."""
-    if not profile.plane or (methods and profile.plane.model.removesuffix("-2d") not in methods):
+    if not profile.plane or (methods and profile.plane_beside() not in methods):
         raise NotPlanned("this profile does not draw it for these models")
     results = evaluation(profile, items.plane(profile))
     long = [{"input": place, "objective": name, "step": step, "x": x, "y": y}

@@ -46,9 +46,9 @@ def test_the_check_sees_a_number_without_a_receipt():
 def test_committed_tables_are_drawn_from_committed_receipts(name):
     profile, folder = experiment.load_profile(name), experiment.ROOT / "figures" / name
     drawn = set()
-    for build in report.ITEMS.values():
+    for item_name in report.ITEMS:
         try:
-            item = build(profile)
+            item = report.make(item_name, profile)
         except Missing:
             continue
         drawn.add(item.stem)
@@ -68,6 +68,21 @@ def test_a_released_model_loads_and_its_card_names_its_file(name):
     assert model(torch.rand(2, *channels)).isfinite().all()
     receipts = list((experiment.ROOT / "results").glob(f"*/models/{card['receipt']}"))
     assert receipts and experiment.read_receipt(receipts[0])["results"]["checkpoint_sha256"] == card["trained_checkpoint_sha256"]
+
+
+@pytest.mark.parametrize("name", zoo.released() or [pytest.param("", marks=pytest.mark.skip("no model is released"))])
+def test_a_clone_makes_the_checkpoint_again_from_the_released_model(name, tmp_path):
+    from artifact.compute import trained
+    card = json.loads((zoo.FOLDER / f"{name}.json").read_text())
+    profile, model = name.split("-", 1)
+    receipt = experiment.read_receipt(experiment.ROOT / "results" / profile / "models" / card["receipt"])
+    file = tmp_path / "model.safetensors"
+    trained._restore(experiment.load_profile(profile), model, receipt, file)
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == receipt["results"]["checkpoint_sha256"], "the very file, to the bit"
+    file.unlink()
+    receipt["results"]["checkpoint_sha256"] = 64 * "0"  # another training's
+    trained._restore(experiment.load_profile(profile), model, receipt, file)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_model_is_released_and_loaded_with_the_same_predictions(tmp_path, monkeypatch):

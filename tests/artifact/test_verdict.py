@@ -3,14 +3,15 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
 from sklearn.metrics import roc_auc_score
 
-from artifact import experiment, items, ladder, variants
+from artifact import experiment, items, ladder, report, variants
 from artifact.compute import measure, peers, trained
-from artifact.exhibits import exhibit, tables_variants, verdict
+from artifact.exhibits import exhibit, seeds, tables_variants, verdict
 from mmclib import attacks, intervals
 from mmclib.attacks.objectives import OBJECTIVES, divided
 
@@ -46,6 +47,8 @@ TINY = {
         "mmc-10": {"training": "digits", "loss": "mmc"},
         "at-un-sce": {"training": "digits", "loss": "sce", "adversarial": "untargeted"},
         "at-un-mmc-10": {"training": "digits", "loss": "mmc", "adversarial": "untargeted"},
+        "sce-1": {"training": "digits", "loss": "sce", "seed": 1},
+        "mmc-10-1": {"training": "digits", "loss": "mmc", "seed": 1},
         "mmc-10-abs": {"training": "digits", "loss": "mmc", "form": "absolute"},
         "mmc-3": {"training": "digits", "loss": "mmc", "radius": 3},
         "pairs-sce": {"training": "pairs", "loss": "sce"},
@@ -70,9 +73,11 @@ TINY = {
         "classes": 3,
         "steps": 8,
         "queries": 8,
+        "check_images": 12,
         "autoattack": [],
         "diagnosed": ["mmc-10"],
     },
+    "seeds": {"models": ["sce-1", "mmc-10-1"]},
 }
 
 
@@ -95,7 +100,7 @@ def made(tmp_path_factory):
         for model in variants.models(profile):
             for spec in variants.evaluations(profile, model):
                 measure.evaluate(profile, spec)
-        for model in profile.verdict.models:
+        for model in ladder.models(profile):
             for spec in ladder.evaluations(profile, model):
                 measure.evaluate(profile, spec)
         yield profile
@@ -106,10 +111,13 @@ def made(tmp_path_factory):
     (lambda s: s["models"]["pairs-emc-1"].pop("alpha"), "loss 'emc' needs alpha"),
     (lambda s: s["models"]["pairs-hm-10-3"].update(training="digits"), "hierarchical centers need a data set with superclasses"),
     (lambda s: s["models"]["pairs-hm-10-3"].update(radii=[10]), "models.pairs-hm-10-3.radii"),
+    (lambda s: s["verdict"].update(check_images=17), "verdict.check_images is 17; it must be at most verdict.images = 16"),
     (lambda s: s["verdict"].update(images=25), "verdict.images is 25; it must be at most white_box.images = 24"),
     (lambda s: s["variants"]["elastic"].append("emc-7"), "variants.elastic names 'emc-7'"),
     (lambda s: s["depth"]["networks"]["small"].append("big"), "depth.networks names 'big'"),
     (lambda s: s["verdict"].update(rules={"attack_gap": 0}), "verdict.rules.attack_gap"),
+    (lambda s: s["models"]["sce-1"].update(radius=3), "seeds.models names 'sce-1'; verdict.models must have a model that differs from it "
+                                                      "in its seed alone"),
 ])
 def test_a_bad_section_is_a_sentence(tmp_path, change, says):
     with pytest.raises(ValueError) as error:
@@ -165,6 +173,54 @@ def test_self_checks_tell_a_blind_attack_from_a_seeing_one(made):
     assert "MMC-10: no more than 5 % zero gradients, cross-entropy" in item.says
 
 
+def test_a_claim_holds_where_it_holds_on_every_seed(made):
+    first, second = verdict.casts(made, ladder.models(made))
+    assert (first.seed, first.sce, first.at_mmc) == (0, "sce", "at-un-mmc-10")
+    assert (second.seed, second.sce, second.mmc, second.at_sce) == (1, "sce-1", "mmc-10-1", None)
+    judged = verdict.claims(made)
+    assert judged.table["measured"].str.contains("; seed 1: ").tolist() == [True, True, False, False], "time is no matter of seeds"
+    gaps = [100 * (exhibit.clean(made, cast.mmc, None).mean() - exhibit.clean(made, cast.sce, None).mean()) for cast in (first, second)]
+    between = made.verdict.rules.model_copy(update={"clean_gap": 100 - 1e-6})
+    assert all(f"{gap:+.1f} points" in judged.table["measured"].iloc[1].replace(": 0.0 ", ": +0.0 ") for gap in gaps)
+    worse = [verdict._claim_clean(made, between, cast)[2] for cast in (first, second)]
+    kind = made.model_copy(update={"verdict": made.verdict.model_copy(update={"rules": between})})
+    assert verdict.claims(kind).table["verdict"].iloc[1] == verdict.LEVELS[max(worse)]
+
+
+def test_a_table_is_made_as_far_as_its_receipts_are_there(made, monkeypatch, tmp_path):
+    whole = report.make("Ladder", made)
+    assert "Not made yet" not in whole.notes and "Not made yet" not in report.make("Table 1", made).notes
+    away = tmp_path / "away.json"
+    path = ladder.rungs(made, "at-un-sce")["restarts"].path(made)
+    path.rename(away)
+    try:
+        part = report.make("Ladder", made)
+        assert part.notes.endswith("Not made yet: AT_un2 (SCE).")
+        pd.testing.assert_frame_equal(part.table, whole.table.drop("AT_un2 (SCE)").loc[part.table.index])
+        assert len(part.table) == len(whole.table) - 1
+        judged = report.make("Verdict", made).table
+        assert judged["verdict"].iloc[3] == "not judged" and "no receipt of pgd on at-un-sce" in judged["measured"].iloc[3]
+        assert set(judged["verdict"].iloc[:3]) <= set(verdict.LEVELS)
+    finally:
+        away.rename(path)
+    with pytest.raises(exhibit.NotPlanned):
+        report.make("Table 3", made)
+
+
+def test_seeds_are_shown_as_mean_and_range_with_paired_differences(made):
+    item = seeds.seeds(made)
+    numbers = [100 * exhibit.clean(made, model, None).mean() for model in ("mmc-10", "mmc-10-1")]
+    assert item.table.loc["MMC-10", "Clean"] == f"{np.mean(numbers):.1f} ({min(numbers):.1f} to {max(numbers):.1f})"
+    assert item.table.loc["MMC-10", "seeds"] == 2 and list(item.table.index) == ["SCE", "MMC-10"]
+    rungs = [exhibit.correct(made, spec)[:16] for spec in ladder.rungs(made, "mmc-10-1").values()]
+    assert item.values.set_index(["model", "seed", "title"]).loc[("mmc-10", 1, seeds.WORST), "accuracy"] == pytest.approx(
+        100 * np.logical_and.reduce(rungs).mean(), abs=1e-4)
+    assert [part.split(":")[0] for part in item.says.split("; ")] == ["seed 0, MMC-10 over SCE", "seed 1, MMC-10 over SCE",
+                                                                      "seed 0, AT MMC-10 over AT SCE"]
+    with pytest.raises(exhibit.NotPlanned):
+        seeds.seeds(made, ["sce", "mmc-10"])
+
+
 def test_claims_follow_the_rules_of_the_profile(made, tmp_path):
     judged = verdict.claims(made).table
     assert list(judged.index.str[:4]) == ["(i) ", "(ii)", "(iii", "(iv)"] and set(judged["verdict"]) <= set(verdict.LEVELS)
@@ -176,9 +232,17 @@ def test_claims_follow_the_rules_of_the_profile(made, tmp_path):
     paper, left = exhibit.correct(made, ladder.rungs(made, "mmc-10")["untargeted_1"])[:16], verdict.strongest(made, "mmc-10")
     assert left.sum() < paper.sum() and verdict.claims(hard).table["verdict"].iloc[0] != "holds"
     part = verdict.claims(made, ["sce", "mmc-10"]).table
-    assert part["verdict"].iloc[3] == "not judged" and "needs at-un-sce, at-un-mmc-10, not here" in part["measured"].iloc[3]
-    with pytest.raises(exhibit.NotPlanned, match="the claims are about sce and mmc-10"):
+    assert part["verdict"].iloc[3] == "not judged" and "needs AT_un of SCE and AT_un of MMC, not here" in part["measured"].iloc[3]
+    with pytest.raises(exhibit.NotPlanned, match="the claims are about SCE and MMC"):
         verdict.claims(made, ["mmc-10"])
+
+
+def test_checks_on_fewer_images_count_on_those(made):
+    specs = ladder.checks(made, "mmc-10")
+    assert {spec.images for spec in specs.values()} == {12} and ladder.diagnosis(made, "mmc-10").images == 12
+    rungs = np.logical_and.reduce([exhibit.correct(made, spec)[:16] for spec in ladder.rungs(made, "mmc-10").values()])
+    also = exhibit.correct(made, specs["longer"]) & exhibit.correct(made, specs["black_box"])
+    assert (verdict.strongest(made, "mmc-10") == np.concatenate([rungs[:12] & also, rungs[12:]])).all()
 
 
 def test_a_loss_surface_is_flat_where_cross_entropy_is_blind(made):
@@ -241,6 +305,19 @@ def test_autoattack_has_the_same_door_as_the_others(mmc, digits):
         attacks.autoattack(mmc, images, labels, targets=(labels + 1) % 10)
     with pytest.raises(ValueError, match="epsilon must be a finite number of at least 0"):
         attacks.autoattack(mmc, images, labels, epsilon=-1.0)
+
+
+def test_an_attack_on_survivors_counts_the_worst_case_of_both(made):
+    first = ladder.rungs(made, "at-un-mmc-10")["multi_targeted"]
+    settings = {"epsilon": 0.2, "steps": 4, "step_size": 0.05, "restarts": 1, "objective": "untargeted_2", "start": "clean"}
+    alone = measure.evaluate(made, items.Evaluation("at-un-mmc-10", "pgd", 16, settings=settings))["results"]
+    both = measure.evaluate(made, items.Evaluation("at-un-mmc-10", "pgd", 16, settings=settings | {
+        "after": {"attack": first.attack, "settings": first.settings}}))["results"]
+    left = exhibit.correct(made, first)
+    assert 0 < left.sum() < 16 and (experiment.unpack(both["correct"], 16) == (left & experiment.unpack(alone["correct"], 16))).all()
+    asked = made.model_copy(update={"verdict": made.verdict.model_copy(update={"autoattack": ["sce"], "autoattack_on": "survivors"})})
+    spec = ladder.rungs(asked, "sce")["autoattack"]
+    assert spec.settings == {"epsilon": 0.1, "after": {"attack": "multi_targeted", "settings": first.settings}}
 
 
 def test_a_library_that_is_missing_is_named_with_the_remedy(mmc, digits, monkeypatch):

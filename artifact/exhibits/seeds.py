@@ -1,0 +1,71 @@
+"""The same rows from several seeds: mean and range of each number, and the paired differences of MMC and SCE seed by seed."""
+
+import numpy as np
+import pandas as pd
+
+from artifact import ladder
+from artifact.exhibits.exhibit import (
+    Item,
+    Missing,
+    NotPlanned,
+    clean,
+    correct,
+    difference,
+    epsilon_text,
+    with_difference,
+)
+from artifact.exhibits.verdict import casts
+from artifact.experiment import Profile
+from artifact.methods import RUNGS, label, short
+
+CLEAN, WORST = "Clean", "worst case of the ladder"
+
+
+def seeds(profile: Profile, methods: list[str] | None = None) -> Item:
+    """Clean accuracy, each rung of the ladder and their worst case: the mean over the seeds that are made, and the lowest and highest."""
+    rows = [model for model in profile.verdict.models if len(profile.seeds_of(model)) > 1] if profile.seeds else []
+    rows = [model for model in rows if not methods or set(profile.seeds_of(model)) <= set(methods)]
+    if not rows:
+        raise NotPlanned("this profile does not train these models with several seeds")
+    long, cells = [], {}
+    for model in rows:
+        known = {key: flags for key in profile.seeds_of(model) if (flags := _flags(profile, key))}
+        for key, flags in known.items():
+            long += [{"model": model, "seed": profile.models[key].seed, "title": title, "accuracy": 100 * found.mean()}
+                     for title, found in flags.items()]
+        cells[label(profile, model)] = {"seeds": len(known)} | {
+            title: _range([100 * flags[title].mean() for flags in known.values()]) for title in (CLEAN, *RUNGS.values(), WORST)
+            if all(title in flags for flags in known.values()) and known}
+    values = pd.DataFrame(long)
+    if values.empty or values["seed"].nunique() < 2:
+        raise Missing("no second seed is made yet")
+    plan = profile.verdict
+    return Item("Seeds", "seeds", f"Accuracy (%) over seeds: mean (lowest to highest), ε = {epsilon_text(profile.white_box.epsilons[0])}",
+                _says(profile, methods), pd.DataFrame(cells).T.fillna("–"), None, values.round(4),
+                notes=f"Each seed draws its own weights, order of images and shifts; centers are the same but for random ones. Clean: the "
+                      f"whole test set; attacks: the same {plan.images} images. Brackets in the sentence: paired 95 % intervals.")
+
+
+def _flags(profile, model) -> dict[str, np.ndarray]:
+    """Right answers by column, as booleans; empty where the seed is not trained, or its ladder not whole."""
+    try:
+        rungs = {RUNGS[name]: correct(profile, spec)[:profile.verdict.images] for name, spec in ladder.rungs(profile, model).items()}
+        return {CLEAN: clean(profile, model, None)} | rungs | {WORST: np.logical_and.reduce(list(rungs.values()))}
+    except Missing:
+        return {}
+
+
+def _range(numbers: list[float]) -> str:
+    return f"{np.mean(numbers):.1f} ({min(numbers):.1f} to {max(numbers):.1f})"
+
+
+def _says(profile, methods) -> str:
+    parts, everyone = [], casts(profile, methods or ladder.models(profile))
+    for mine, theirs in (("mmc", "sce"), ("at_mmc", "at_sce")):
+        for cast in everyone:
+            first, second = (_flags(profile, getattr(cast, role)) if getattr(cast, role) else {} for role in (mine, theirs))
+            if first and second:
+                names = [short(profile, getattr(everyone[0], role)) for role in (mine, theirs)]
+                parts.append(f"seed {cast.seed}, {' over '.join(names)}: clean {with_difference(difference(first[CLEAN], second[CLEAN]))}, "
+                             f"worst case {with_difference(difference(first[WORST], second[WORST]))}")
+    return "; ".join(parts)
