@@ -201,11 +201,15 @@ def kill(place: Place, role: str, longest: float, chance: random.Random) -> bool
     return False
 
 
-def kills(folder: Path, count: int, chance: random.Random) -> Count:
+def kills(folder: Path, count: int, chance: random.Random, found: Count) -> None:
     """Kill until `count` kills have fallen; up to four on the way of one folder to its end, which is then compared."""
-    found, copy = Count(), project(folder)
-    reference = Place(copy, "undisturbed")
-    whole, expected = undisturbed(reference), reference.outcomes()
+    reference = Place(project(folder), "undisturbed")
+    disturb(reference, undisturbed(reference), count, chance, found)
+
+
+def disturb(reference: Place, whole: float, count: int, chance: random.Random, found: Count) -> None:
+    """Kill as `kills` does, beside a finished undisturbed run that took `whole` seconds."""
+    copy, expected = reference.project, reference.outcomes()
     roles, number = [role for role in ROLES if role != "make" or shutil.which("make")], 0
     while found.tried < count:
         place, number = Place(copy, f"disturbed {number}"), number + 1
@@ -228,7 +232,6 @@ def kills(folder: Path, count: int, chance: random.Random) -> Count:
         if left := leftovers(place):
             found.note("unnamed", f"left over by {dict(found.of)}: {', '.join(map(str, left))}")
         shutil.rmtree(place.root)
-    return found
 
 
 def _look_back(found: Count, place: Place, role: str, made: dict, far: dict) -> None:
@@ -253,15 +256,15 @@ def _unchanged(found: Count, place: Place, made: dict, when: str) -> None:
 
 
 def leftovers(place: Place) -> list[Path]:
-    """What a finished run should not leave: half-written files, states of finished trainings, Snakemake's marks, kernels' sockets."""
-    patterns = (".*.json.[0-9]*", "*.partial*", "state-*", ".*.safetensors.*", "tmp/*")
+    """What a finished run should not leave: half-written files, states of finished trainings, Snakemake's marks, connection files of kernels."""
+    patterns = (".*.json.[0-9]*", "*.partial*", "state-*", ".*.safetensors.*", "tmp/mmc-kernel-*")
     marks = (path for path in (place.project / ".snakemake" / "incomplete").rglob("*") if path.is_file())
     return [*(path for pattern in patterns for path in place.root.rglob(pattern)), *marks]
 
 
-def twice(folder: Path, count: int, chance: random.Random) -> Count:
+def twice(folder: Path, count: int, chance: random.Random, found: Count) -> None:
     """Run two at once in one folder, out of step: both end well, with the receipts of one, and neither removes what the other made."""
-    found, copy = Count(), project(folder)
+    copy = project(folder)
     reference = Place(copy, "alone")
     whole = undisturbed(reference)
     for number in range(count):
@@ -284,12 +287,11 @@ def twice(folder: Path, count: int, chance: random.Random) -> Count:
         if place.outcomes() != reference.outcomes():
             found.note("wrong", "other receipts after two at once")
         shutil.rmtree(place.root)
-    return found
 
 
-def without_git(folder: Path, count: int, chance: random.Random) -> Count:
+def without_git(folder: Path, count: int, chance: random.Random, found: Count) -> None:
     """Run where there is no git: every receipt is written, and its commit is not known."""
-    found, copy = Count(), project(folder)
+    copy = project(folder)
     for number in range(count):
         place = Place(copy, f"without git {number}")
         found.tried += 1
@@ -301,7 +303,6 @@ def without_git(folder: Path, count: int, chance: random.Random) -> Count:
         if any(receipt["provenance"].get("commit") for receipt in made.values()):
             found.note("wrong", "a commit that nobody can know")
         shutil.rmtree(place.root)
-    return found
 
 
 def planned(place: Place) -> list[jobs.Job]:

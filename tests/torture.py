@@ -20,9 +20,9 @@ from tests.killing import Count, kills, twice, without_git
 QUICK = experiment.ROOT / "results" / "quick"
 
 
-def flips(folder: Path, count: int, chance: random.Random) -> Count:
+def flips(folder: Path, count: int, chance: random.Random, found: Count) -> None:
     """Flip one bit of a sealed receipt; right is the same content read, or the file named with the remedy."""
-    found, known = Count(), sorted(QUICK.rglob("*.json"))
+    known = sorted(QUICK.rglob("*.json"))
     for _ in range(count):
         source = chance.choice(known)
         path = folder / "quick" / source.relative_to(QUICK)
@@ -32,12 +32,11 @@ def flips(folder: Path, count: int, chance: random.Random) -> Count:
         content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
         path.write_bytes(content)
         _judge(found, path, before)
-    return found
 
 
-def edits(folder: Path, count: int, chance: random.Random) -> Count:
+def edits(folder: Path, count: int, chance: random.Random, found: Count) -> None:
     """Change a number, cut, swap or double a line of an unsealed receipt; right as for flips, and provenance is not looked at."""
-    found, known = Count(), sorted(QUICK.glob("evaluations/*/pgd-*.json"))
+    known = sorted(QUICK.glob("evaluations/*/pgd-*.json"))
     for number in range(count):
         source, other = chance.sample(known, 2)
         path = folder / "quick" / source.relative_to(QUICK)
@@ -61,7 +60,6 @@ def edits(folder: Path, count: int, chance: random.Random) -> Count:
             text = text.replace('"results"', '"results": {"accuracy": 1.0}, "results"', 1)
         path.write_text(text, encoding="utf-8")
         _judge(found, path, before)
-    return found
 
 
 def _judge(found: Count, path: Path, before: dict) -> None:
@@ -74,9 +72,9 @@ def _judge(found: Count, path: Path, before: dict) -> None:
             found.note("unnamed", f"{type(error).__name__}: {error}")
 
 
-def full_disk(folder: Path, count: int, chance: random.Random) -> Count:
+def full_disk(folder: Path, count: int, chance: random.Random, found: Count) -> None:
     """Let no file grow beyond a few bytes, as where the disk is full: the old receipt stays, no half file, one OSError."""
-    source, found = sorted(QUICK.glob("models/*.json"))[0], Count()
+    source = sorted(QUICK.glob("models/*.json"))[0]
     path = folder / "full" / "models" / source.name
     receipt = receipts.read_receipt(source)
     receipts.write_receipt(path, receipt)
@@ -95,7 +93,6 @@ def full_disk(folder: Path, count: int, chance: random.Random) -> Count:
         if path.read_bytes() != before or len(list(path.parent.iterdir())) != 1:
             found.note("lost", "the receipt that was there is not what it was, or has half a file beside it")
     signal.signal(signal.SIGXFSZ, ignored)
-    return found
 
 
 # What is done, in this order, and how often where nothing is asked for.
@@ -117,11 +114,16 @@ def main(arguments=None) -> int:
     if sys.platform != "linux":  # processes are looked up in /proc
         asked |= {"twice": 0, "kills": 0}
     with tempfile.TemporaryDirectory() as name:
-        for kind in (kind for kind in INJURIES if asked[kind]):
-            (folder := Path(name) / kind).mkdir()
-            counts[kind] = INJURIES[kind][0](folder, asked[kind], random.Random(f"{options['seed']} {kind}"))
-            for note in counts[kind].notes:
-                print(f"{kind}: {note}", flush=True)
+        try:
+            for kind in (kind for kind in INJURIES if asked[kind]):
+                counts[kind] = Count()
+                (folder := Path(name) / kind).mkdir()
+                INJURIES[kind][0](folder, asked[kind], random.Random(f"{options['seed']} {kind}"), counts[kind])
+        except KeyboardInterrupt:
+            print("broken off; so far:", flush=True)
+    for kind, count in counts.items():
+        for note in count.notes:
+            print(f"{kind}: {note}")
     said = "; ".join(f"{kind} {count.says()}" for kind, count in counts.items())
     print(f"torture: {said}; {time.perf_counter() - began:.0f} s")
     return 0 if all(count.right() for count in counts.values()) else 1
