@@ -256,7 +256,7 @@ def _unchanged(found: Count, place: Place, made: dict, when: str) -> None:
 
 
 def leftovers(place: Place) -> list[Path]:
-    """What a finished run should not leave: half-written files, states of finished trainings, Snakemake's marks, connection files of kernels."""
+    """What a finished run should not leave: half-written files, states of finished trainings, marks of Snakemake, connection files."""
     patterns = (".*.json.[0-9]*", "*.partial*", "state-*", ".*.safetensors.*", "tmp/mmc-kernel-*")
     marks = (path for path in (place.project / ".snakemake" / "incomplete").rglob("*") if path.is_file())
     return [*(path for pattern in patterns for path in place.root.rglob(pattern)), *marks]
