@@ -8,19 +8,25 @@ SHELL := /bin/bash
 ifeq ($(CONDA_DEFAULT_ENV),mmc)
 PYTHON := "$$CONDA_PREFIX"/bin/python
 READY :=
+INSTALL := $(PYTHON) -m pip install --quiet
 else
 PYTHON := .venv/bin/python
 READY := .venv/ready
+INSTALL := $(if $(shell command -v uv),uv,$(PYTHON) -m uv) pip install --quiet --python $(PYTHON)
 endif
+# Without an NVIDIA driver PyTorch's CPU build will do, without CUDA's libraries; TORCH=cuda where the driver is on other machines only.
+TORCH ?= $(if $(or $(shell command -v nvidia-smi),$(wildcard /proc/driver/nvidia /dev/nvidiactl)),cuda,cpu)
 # Through the environment, where nothing in it is code; a name in a file of make's own (PROFILE=$(shell ...)) is not expanded.
 export MMC_PROFILE := $(value PROFILE)
 WITH_PROFILE := $${MMC_PROFILE:+--profile "$$MMC_PROFILE"}
 
-.PHONY: help setup reproduce figures test torture lab bench clean
+.PHONY: help setup reproduce figures test torture docs lint lab bench clean
 
 help:  ## this list
-	@echo "make TARGET [PROFILE=demo|quick|cpu|paper]"
+	@echo "make TARGET [PROFILE=demo|quick|cpu|paper|FILE.yaml]"
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 14
+	@echo "PROFILE is demo where none is named: minutes, no data set. MMC_DATA, MMC_RESULTS and MMC_CHECKPOINTS name other folders than"
+	@echo "data/, results/ and checkpoints/. All else: $(PYTHON) -m artifact --help"
 
 setup: $(READY)  ## make the environment (every other target does so by itself)
 
@@ -34,13 +40,17 @@ endif
 moved:
 	@rm -f .venv/ready
 
-.venv/ready: requirements.lock requirements-nodeps.lock pyproject.toml
-	@if command -v uv > /dev/null; then UV=uv; test -e $@ || uv venv --quiet --clear --python '>=3.11' .venv; \
-	 else UV='$(PYTHON) -m uv'; test -e $@ || python3 -m venv --clear .venv && $(PYTHON) -m pip install --quiet uv; fi; \
-	 $$UV pip install --quiet --python $(PYTHON) -r requirements.lock \
-	 && $$UV pip install --quiet --python $(PYTHON) --no-deps -r requirements-nodeps.lock -e . && pwd -P > $@
+LOCKS := requirements.lock requirements-cuda.lock requirements-nodeps.lock
+.venv/ready: $(LOCKS) pyproject.toml
+	@if command -v uv > /dev/null; then test -e $@ || uv venv --quiet --clear --python '>=3.11' .venv; \
+	 else test -e $@ || python3 -m venv --clear .venv && $(PYTHON) -m pip install --quiet uv; fi; \
+	 { test "$(TORCH)" = cpu && { $(INSTALL) --torch-backend cpu -r requirements.lock 2> .venv/cpu-build.log \
+	   || { echo "PyTorch's CPU build cannot be had here (.venv/cpu-build.log): taking the one with CUDA, which is larger and does as well"; \
+	        false; }; } \
+	   || $(INSTALL) -r requirements.lock -r requirements-cuda.lock; } \
+	 && $(INSTALL) --no-deps -r requirements-nodeps.lock -e . && pwd -P > $@
 
-reproduce: $(READY)  ## every figure and table of a profile (default: paper with CUDA, else demo)
+reproduce: $(READY)  ## every figure and table of a profile, ending with the verdict and the page's address
 	@MMC_PARENT=$$PPID exec $(PYTHON) -m artifact reproduce $(WITH_PROFILE)
 
 figures: $(READY)  ## draw figures and tables from the receipts that are there; computes nothing
@@ -53,6 +63,15 @@ test: $(READY)  ## unit tests, then every notebook rerun and compared
 torture: $(READY)  ## kill, flip, edit and fill disks at random; ends with one line of counts
 	OMP_NUM_THREADS=1 $(PYTHON) -m tests.torture
 
+docs: $(READY)  ## the documentation as a site: notebooks as they are committed, the library's functions, the verdict
+	@$(PYTHON) -c 'import furo, myst_nb' 2> /dev/null || $(INSTALL) -r requirements-docs.lock
+	$(PYTHON) -m sphinx -q -W --keep-going -c docs . docs/_build/html && echo docs/_build/html/index.html
+
+lint: $(READY)  ## ruff on everything, mypy on mmclib
+	@$(PYTHON) -c 'import mypy' 2> /dev/null || $(INSTALL) -r requirements-docs.lock
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m mypy
+
 lab: $(READY)  ## JupyterLab on the notebooks
 	$(PYTHON) -m jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb
 
@@ -64,6 +83,9 @@ bench: $(READY)  ## speed against the field's libraries and a plain training loo
 
 clean:  ## remove what the demo made, or what PROFILE made; never a file that git tracks
 	@p=$${MMC_PROFILE:-demo}; case "$$p" in */*|.*) echo "PROFILE names a profile, not a path" >&2; exit 1;; esac; \
+	if ! git ls-files > /dev/null 2>&1 && test "$$p" != demo && test "$${p%-rehearsal}" = "$$p"; then \
+	 echo "git does not say here which files of $$p it tracks; remove what you made of results/$$p, figures/$$p, checkpoints/$$p and logs/$$p" >&2; \
+	 exit 1; fi; \
 	for folder in results figures checkpoints logs; do \
 	 if test -n "$$(git ls-files -- "$$folder/$$p" 2>/dev/null)"; then git clean -fdxq -- "$$folder/$$p"; else rm -rf -- "$$folder/$$p"; fi; \
 	done; rm -rf .snakemake

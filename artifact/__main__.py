@@ -1,43 +1,70 @@
-"""The command line: `python -m artifact reproduce | run | job | figures | release | record | download` (see --help of each)."""
+"""The command line: `python -m artifact COMMAND`, or `mmc-artifact COMMAND` where it is installed (--help says which there are)."""
 
 import argparse
 import fnmatch
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 
-from artifact import jobs, plain, processes
-from artifact.experiment import ROOT, Profile, load_profile, pin_folders, read_receipt
+from artifact import jobs, plain, preflight, processes, status, terminal
+from artifact.experiment import ROOT, Profile, load_profile, pin_folders, read_receipt, results_folder
+from mmclib import __version__
+
+USUAL = "demo"  # the profile where none is named
+LARGER = "paper"
 
 
 def choose_profile(named: str | None) -> tuple[Profile, str]:
-    """The profile to run and why: the one named, else paper where there is CUDA and demo where not."""
+    """The profile to run and why: the one named, else demo, with what the larger one would take on this machine."""
     if named is not None:
         return load_profile(named), "named"
-    import torch
-    if torch.cuda.is_available():
-        return load_profile("paper"), f"no PROFILE named, and this machine has {torch.cuda.get_device_name()}"
-    return load_profile("demo"), "no PROFILE named, and this machine has no CUDA device; PROFILE=paper is the whole paper"
+    if (device := preflight.cuda_device()) is None:
+        return load_profile(USUAL), f"no PROFILE named; {LARGER}, the whole paper, needs a CUDA device, which this machine lacks"
+    larger = load_profile(LARGER)
+    takes = jobs.describe(jobs.estimate(jobs.to_do(jobs.plan(larger)), jobs.workers(larger)))
+    return load_profile(USUAL), f"no PROFILE named; PROFILE={LARGER}, the whole paper, takes about {takes} on this machine's {device}"
 
 
 def announce(profile: Profile, why: str, todo: list, parallel: int) -> None:
     print(f"profile {profile.name} ({why}): {profile.title}")
     takes = f", {parallel} at a time: about {jobs.describe(jobs.estimate(todo, parallel))}" if todo else ""
-    print(f"{len(todo)} of {len(jobs.plan(profile))} jobs to do{takes}", flush=True)
+    planned = len(jobs.plan(profile))
+    print(f"{len(todo)} of {planned} jobs to do{takes}", flush=True)
+    if not todo and planned:
+        print(f"nothing was computed: the receipts of all jobs are in {os.path.relpath(results_folder(profile))}; "
+              "to make them again, let MMC_RESULTS and MMC_CHECKPOINTS name new folders")
 
 
 def summarise(profile: Profile) -> None:
+    show_ending(read_receipt(jobs.find(profile, "report").receipt)["results"]["items"], profile)
+
+
+def show_ending(items: list[dict], profile: Profile) -> None:
+    """The verdict's claims in a line each, how many figures and tables there are, and the page's address."""
+    from artifact import report
+    from artifact.exhibits.exhibit import Missing
     print()
-    show_items(read_receipt(jobs.find(profile, "report").receipt)["results"]["items"], profile)
+    try:
+        for claim, row in report.make("Verdict", profile).table.iterrows():
+            _say(f"{claim}: {row['verdict']} ({row['measured']})")
+    except Missing:  # what is missing is said below
+        pass
+    missing = [item for item in items if item["files"] == report.NOT_MADE]
+    for item in missing:
+        if item["says"] != report.not_planned(profile):
+            _say(f"{item['name']} is not made yet: {item['says']}")
+    not_planned = f" ({len(missing)} not: {', '.join(item['name'] for item in missing)})" if missing else ""
+    _say(f"{len(items) - len(missing)} figures and tables made{not_planned}")
+    print(f"all on one page: {(ROOT / 'figures' / profile.name / 'index.html').as_uri()}")
 
 
-def show_items(items: list[dict], profile: Profile) -> None:
-    for item in items:
-        print(f"{item['name']:<11} {item['files']}\n{'':<11} {item['says']}")
-    print(f"\nall of them on one page: figures/{profile.name}/index.html")
+def _say(text: str) -> None:
+    # On a terminal a line is a line; the whole of it is on the page.
+    print(terminal.cut(text, shutil.get_terminal_size().columns) if sys.stdout.isatty() else text)
 
 
 def snakemake(profile: Profile, todo: list, parallel: int, targets: tuple = ()) -> list[str]:
@@ -71,9 +98,10 @@ def reproduce(options) -> int:
     parallel = options.jobs or jobs.workers(profile)
     announce(profile, why, todo, parallel)
     if todo:
-        preflight(profile, todo)
+        preflight.check(profile, todo, parallel=parallel)
         command = snakemake(profile, todo, parallel)
-        code = processes.run(command, cwd=ROOT)
+        with terminal.following(jobs.plan(profile), todo, parallel):
+            code = processes.run(command, cwd=ROOT)
         if code and jobs.to_do(jobs.plan(profile)):
             if reason := refusal(command):
                 raise RuntimeError(f"Snakemake ran nothing: {reason}")
@@ -84,38 +112,26 @@ def reproduce(options) -> int:
     return 0
 
 
-def preflight(profile: Profile, todo: list) -> None:
-    """Ask for the device and the data sets before the first job does; raises as the job would."""
-    if all(job.notebook in ("01_theory", "08_report") for job in todo):
-        return
-    from artifact.compute import trained
-    from mmclib import data
-    trained.start(profile)
-    for name in dict.fromkeys(profile.dataset(model) for model in profile.models):
-        data.load(name, "test")
-
-
 def run(options) -> int:
     profile, why = choose_profile(options.profile)
     if options.rehearse:
-        import torch
-
         from artifact.rehearsal import rehearsal
-        profile = rehearsal(profile, "cuda" if torch.cuda.is_available() else "cpu")
+        profile = rehearsal(profile, "cuda" if preflight.cuda_device() else "cpu")
     planned = jobs.plan(profile)
     asked = [job for job in planned if fnmatch.fnmatchcase(job.name, options.only) or job.name == options.only]
     if not asked:
-        raise ValueError(f"no job of profile {profile.name!r} matches {options.only!r}; known: {', '.join(job.name for job in planned)}")
+        raise ValueError(f"no job of profile {profile.name!r} matches {options.only!r}; it has: {jobs.listed(planned)}")
     todo = jobs.to_do(asked)
     announce(profile, why, todo, options.jobs)
     if options.dry_run:
         for job in todo:
             print(f"{jobs.describe(job.seconds):>9}  {job.name}")
         return 0
-    preflight(profile, todo)
+    if status.folder() is None:  # else the command that started this one has looked
+        preflight.check(profile, todo, parallel=options.jobs)
     failed, in_time = [], True
     try:
-        with processes.stoppable(options.time_budget):
+        with processes.stoppable(options.time_budget), terminal.following(asked, todo, options.jobs):
             if options.jobs > 1:
                 failed = plain.side_by_side(profile, todo, options.jobs)
             else:
@@ -133,6 +149,8 @@ def run(options) -> int:
             print(f"the time budget ended with {len(left)} jobs to do, the next one is {left[0]!r}; the same command goes on")
         else:
             print(f"{len(left)} jobs need others that were not asked for; without --only they are made first")
+    elif asked[-1].notebook == "08_report" and not options.rehearse and status.folder() is None:
+        summarise(profile)
     return 0
 
 
@@ -144,8 +162,8 @@ def one_job(options) -> int:
 
 def figures(options) -> int:
     from artifact import report
-    profile, _ = choose_profile(options.profile)
-    show_items([written.summary() for written in report.write_all(profile)], profile)
+    profile = load_profile(options.profile or USUAL)
+    show_ending([written.summary() for written in report.write_all(profile)], profile)
     return 0
 
 
@@ -173,8 +191,6 @@ def check_adversarial(options) -> int:
 
 def record(options) -> int:
     from artifact import record as writer
-    if not (ROOT / "README.md").is_file():
-        raise ValueError("the README is in a clone of the repository, not in the installed package; run this command in a clone")
     for path in writer.FILES:
         path.write_text(writer.update(path), encoding="utf-8")
         print(f"{path.name}: every number between its markers is a receipt's")
@@ -200,44 +216,82 @@ def _seconds(text: str) -> float:
     return number
 
 
-def main(arguments=None) -> int:
-    parser = argparse.ArgumentParser(prog="artifact", description="Regenerate the paper's figures and tables.")
+class _Version(argparse.Action):
+    """Prints version and commit; git is asked only then."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        print(version())
+        parser.exit()
+
+
+def version() -> str:
+    """The version and, in a clone, the commit and whether tracked files were changed since."""
+    if not (ROOT / ".git").exists():
+        return f"mmc-artifact {__version__}, commit not known: this is no clone"
+    changed = "--dirty=, with changes that are not committed"
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--exclude=*", "--abbrev=10", changed]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError:
+        return f"mmc-artifact {__version__}, commit not known: there is no git here"
+    return f"mmc-artifact {__version__}, commit {done.stdout.strip() if done.returncode == 0 else 'not known: git does not say'}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    name = "mmc-artifact"
+    parser = argparse.ArgumentParser(
+        prog=name if os.path.basename(sys.argv[0]) == name else "python -m artifact",
+        description="Every figure and table of the paper, from training to the page. An interrupted command goes on when given again.",
+        epilog="Folders: MMC_DATA names the data sets' (data/), MMC_RESULTS the receipts' (results/), MMC_CHECKPOINTS the weights' "
+               "(checkpoints/).")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print version and commit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(function, name, text):
-        sub = commands.add_parser(name, help=text, description=text)
+    def command(function, name, text, more=""):
+        sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}. {more}".strip())
         sub.set_defaults(function=function)
         return sub
 
-    sub = command(reproduce, "reproduce", "every figure and table of a profile, by Snakemake and papermill")
-    sub.add_argument("--profile")
-    sub.add_argument("--jobs", type=_at_least_one, help="jobs at the same time (default: as the cores allow)")
-    sub = command(run, "run", "the same jobs with PyTorch's stack alone: no Snakemake, Jupyter or network")
-    sub.add_argument("--profile")
-    sub.add_argument("--only", default="*", metavar="PATTERN", help="jobs whose name matches, such as 'train *'")
-    sub.add_argument("--time-budget", type=_seconds, metavar="S", help="stop after so many seconds with the state saved")
+    def profiled(sub, required=False):
+        known = ", ".join(sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml"))) or "a profile of the clone"
+        sub.add_argument("--profile", required=required, metavar="NAME",
+                         help=f"what to train and attack: {known}, or a YAML file's path" + ("" if required else f" ({USUAL})"))
+        return sub
+
+    sub = profiled(command(reproduce, "reproduce", "every figure and table of a profile, by Snakemake and papermill",
+                           "What is done already is found again. Ends with the verdict and the page's address."))
+    sub.add_argument("--jobs", type=_at_least_one, metavar="N", help="jobs at the same time (default: as the cores allow)")
+    sub = profiled(command(run, "run", "the same jobs with PyTorch's stack alone: no Snakemake or Jupyter",
+                           "For machines that have neither, and for slices of time."))
+    sub.add_argument("--only", default="*", metavar="PATTERN", help="jobs whose name matches, such as 'train *' (all)")
+    sub.add_argument("--time-budget", type=_seconds, metavar="S", help="stop after so many seconds with the state saved (never)")
     sub.add_argument("--jobs", type=_at_least_one, default=1, metavar="N",
                      help="jobs at the same time, as processes that share the device (1)")
     sub.add_argument("--dry-run", action="store_true", help="list the jobs and what they would take")
     sub.add_argument("--rehearse", action="store_true", help="run every job in miniature, under the name PROFILE-rehearsal")
-    sub = command(one_job, "job", "one job, by papermill (what the Snakefile calls)")
-    sub.add_argument("name")
-    sub.add_argument("--profile", required=True)
-    sub = command(figures, "figures", "draw all figures and tables from the receipts that exist; computes nothing")
-    sub.add_argument("--profile")
-    sub = command(release, "release", "write trained models to released/ with a card each")
-    sub.add_argument("models", nargs="+")
-    sub.add_argument("--profile", required=True)
-    sub = command(adversarial, "adversarial", "craft adversarial images on released models, into released/adversarial/")
-    sub.add_argument("models", nargs="+")
-    sub.add_argument("--profile", required=True)
-    sub.add_argument("--images", type=int, default=1000, metavar="N", help="the first N test images (1000)")
+    sub = profiled(command(one_job, "job", "one job, by papermill (what the Snakefile calls)"), required=True)
+    sub.add_argument("name", help="the job's whole name, as run --dry-run lists it")
+    profiled(command(figures, "figures", "draw all figures and tables from the receipts that exist; computes nothing"))
+    sub = profiled(command(release, "release", "write trained models to released/ with a card each"), required=True)
+    sub.add_argument("models", nargs="+", metavar="MODEL", help="models of the profile, such as mmc-10")
+    sub = profiled(command(adversarial, "adversarial", "craft adversarial images on released models, into released/adversarial/"),
+                   required=True)
+    sub.add_argument("models", nargs="+", metavar="MODEL", help="models of the profile that were released, such as mmc-10")
+    sub.add_argument("--images", type=_at_least_one, default=1000, metavar="N", help="the first N test images (1000)")
     sub = command(check_adversarial, "check-adversarial", "verify a released model's adversarial images: ball, labels, accuracy")
     sub.add_argument("name", help="a released model, such as cpu-mmc-10")
     command(record, "record", "write the tables of README, RESULTS and BENCHMARKS from receipts")
     sub = command(download, "download", "fetch data sets through torchvision into MMC_DATA (default data/)")
-    sub.add_argument("names", nargs="+", choices=["mnist", "cifar10", "cifar100"], metavar="mnist|cifar10|cifar100")
-    options = parser.parse_args(arguments)
+    sub.add_argument("names", nargs="+", choices=["mnist", "cifar10", "cifar100"], metavar="DATASET", help="mnist, cifar10, cifar100")
+    return parser
+
+
+def main(arguments=None) -> int:
+    options = _parser().parse_args(arguments)
+    if not (ROOT / "profiles").is_dir():
+        print("error: this is the installed package; profiles, notebooks and receipts are in a clone of the repository: run this command "
+              "there (the library, `import mmclib`, needs none)", file=sys.stderr)
+        return 1
     # What is printed and read is UTF-8 in any locale: tables hold an epsilon.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -259,7 +313,8 @@ def main(arguments=None) -> int:
         print(f"error: {_sentence(error)}", file=sys.stderr)
         return 1
     except processes.Stopped as error:
-        print("\nstopped; what is done stays done, and the same command goes on", file=sys.stderr)
+        if status.folder() is None:  # else the command that started this one says it
+            print("\nstopped; what is done stays done, and the same command goes on", file=sys.stderr)
         return 128 + error.number
 
 

@@ -9,7 +9,7 @@ from artifact.compute import trained
 from artifact.experiment import Profile
 from mmclib import attacks, checkpoints, data, evaluation
 from mmclib.seeds import derive
-from mmclib.zoo import FOLDER, load_released
+from mmclib.zoo import FOLDER, load_released, released_path
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def write(profile: Profile, key: str, count: int, folder: Path = FOLDER / "adver
     images, labels, digest = trained.load_data(profile.dataset(key), "test", count)
     found = craft(classifier, images, labels)
     correct = evaluation.accuracy(classifier, found, labels).correct
-    claims = {"model": name, "model_sha256": checkpoints.file_sha256(FOLDER / f"{name}.safetensors"), "data": profile.dataset(key),
+    claims = {"model": name, "model_sha256": checkpoints.file_sha256(released_path(name)), "data": profile.dataset(key),
               "data_sha256": digest, "images": count, "epsilon": 8, "correct": int(correct.sum())}
     path = folder / f"{name}.safetensors"
     checkpoints.save_tensors(path, {"images": found, "labels": labels}, claims)
@@ -61,8 +61,9 @@ def write(profile: Profile, key: str, count: int, folder: Path = FOLDER / "adver
 def check(name: str, folder: Path = FOLDER / "adversarial") -> Checked:
     """Verify a released model's adversarial images: its file, the test set, the labels, the ball and the accuracy are as claimed.
 
-    Raises FileNotFoundError where there are none, and ValueError that says which claim does not hold.
+    Raises FileNotFoundError where there are none, and ValueError for an unknown model or that says which claim does not hold.
     """
+    model_sha256 = checkpoints.file_sha256(released_path(name))
     tensors, claims = checkpoints.load_model_state(folder / f"{name}.safetensors")
     images, labels = data.load(claims["data"], "test")
     images, labels = images[:claims["images"]], labels[:claims["images"]]
@@ -71,7 +72,7 @@ def check(name: str, folder: Path = FOLDER / "adversarial") -> Checked:
         changed = (found.short() - images.short()).abs().max().item()
         correct = int(evaluation.accuracy(load_released(name), found, labels).correct.sum())
     for claim, holds in {
-        f"the model is {claims['model_sha256'][:16]}": checkpoints.file_sha256(FOLDER / f"{name}.safetensors") == claims["model_sha256"],
+        f"the model is {claims['model_sha256'][:16]}": model_sha256 == claims["model_sha256"],
         f"the labels are those of {claims['data']}'s first {claims['images']} test images": torch.equal(tensors["labels"], labels),
         f"no pixel changes by more than {claims['epsilon']}/255": changed is not None and changed <= claims["epsilon"],
         f"{claims['correct']} images are still classified rightly": correct == claims["correct"],

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from artifact import items, ladder, variants
+from artifact import items, ladder, status, variants
 from artifact.experiment import ROOT, Profile, identity, model_identity, model_receipt_path, read_receipt, results_folder
 
 SECONDS_TO_START = 8  # a kernel and its imports
@@ -171,8 +171,13 @@ def urgency(planned: list[Job]) -> dict[Path, float]:
 def find(profile: Profile, name: str) -> Job:
     jobs = {job.name: job for job in plan(profile)}
     if name not in jobs:
-        raise ValueError(f"profile {profile.name!r} has no job {name!r}; known: {', '.join(jobs)}")
+        raise ValueError(f"profile {profile.name!r} has no job {name!r}; it has: {listed(jobs.values())}")
     return jobs[name]
+
+
+def listed(jobs) -> str:
+    """The names of jobs in one line; names hold commas themselves."""
+    return "; ".join(job.name for job in jobs)
 
 
 def notebook_parameters(path: Path) -> dict:
@@ -263,13 +268,15 @@ def describe(seconds: float) -> str:
 
 
 def run_timed(profile: Profile, job: Job, runner) -> None:
-    """Run one job and say, in one line each, when it starts and how it ended."""
-    names = [other.name for other in plan(profile)]
-    place = f"[{names.index(job.name) + 1}/{len(names)}]"
-    print(f"{place} {job.name} ...", flush=True)
+    """Run one job and say when it starts (where no living line shows it) and how it ended, in one line each."""
     began = time.perf_counter()
-    runner(profile, job)
-    print(f"{place} {job.name}: done in {describe(time.perf_counter() - began)}", flush=True)
+    with status.working(job.name, rule_name(job)) as done:
+        if not status.living():
+            print(f"{job.name} ...", flush=True)
+        runner(profile, job)
+        seconds = time.perf_counter() - began
+        count = done(seconds)
+    print(f"{job.name}: done in {describe(seconds)}{count}", flush=True)
 
 
 def estimate(jobs: list[Job], parallel: int) -> float:
@@ -281,6 +288,9 @@ def estimate(jobs: list[Job], parallel: int) -> float:
 
 
 def workers(profile: Profile) -> int:
-    """Jobs to run at the same time on this machine."""
+    """Jobs to run at the same time on this machine: as many as a profile's threads leave room for, or one for each GPU."""
+    if profile.device == "cuda":
+        import torch
+        return max(1, torch.cuda.device_count())
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return max(1, cores // profile.threads)

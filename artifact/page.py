@@ -1,7 +1,7 @@
 """One HTML page that shows every figure and table of a profile: what came out first, the paper's numbers inside the tables."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,21 +11,23 @@ from markupsafe import Markup
 from artifact import methods
 from artifact.exhibits.exhibit import worded
 from artifact.experiment import Profile, read_receipt, results_folder
+from mmclib.intervals import wilson_interval
 
 CHIPS = {"holds": "holds", "holds in part": "part", "does not hold": "fails", "not judged": "open"}  # a verdict's class in the template
 GROUPS = ("The paper", "Beyond it", "Can it be trusted?")
 TRUST = ("convergence", "self_checks", "verdict")
+_CHECKED = re.compile(r"(?P<outcome>ok|FLAG) \((?P<measured>.+)\)")
 _ATTACKED = re.compile(r"(?P<attack>.+?) (?P<goal>tar|un|margin), ε = (?P<epsilon>.+)")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number or text of a table, with its interval and the paper's number where there are any."""
+    """One number or text of a table, with what stands small below it (its interval) and the paper's number where there are any."""
 
     text: str
     interval: str = ""
     paper: str = ""
-    best: bool = False
+    best: bool = False  # or to be seen for another reason
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,18 @@ class Grid:
     rows: list[tuple[str, list[Cell]]]
     words: list[bool]  # columns of sentences, which read from the left
     columns: list[str]
+    turned: bool = False  # rows and columns are exchanged
+
+    @property
+    def legend(self) -> str:
+        """How to read the table: what small, italic and bold mean where numbers are so, and whether it is turned."""
+        cells = [cell for _, cells in self.rows for cell in cells if re.match(r"\d", cell.text)]
+        parts = ["small: 95 % intervals"] if any(cell.interval for cell in cells) else []
+        parts += ["italics: the paper's number"] if any(cell.paper for cell in cells) else []
+        parts += [f"bold: the best of a {'row' if self.turned else 'column'}"] if any(cell.best for cell in cells) else []
+        parts += ["what the files have as columns stands here as rows"] if self.turned else []
+        legend = "; ".join(parts)
+        return f"{legend[:1].upper()}{legend[1:]}." if legend else ""
 
 
 def _environment() -> Environment:
@@ -48,6 +62,7 @@ def _environment() -> Environment:
 
 def write(profile: Profile, folder: Path, items: list) -> Path:
     """Write figures/<profile>/index.html over the files beside it."""
+    items = [replace(item, intervals=ladder_intervals(profile, item.values)) if item.stem == "ladder" else item for item in items]
     by_stem = {item.stem: item for item in items}
     groups = {name: [item for item in items if _group(item) == name] for name in GROUPS}
     claims = by_stem["verdict"].table["verdict"] if "verdict" in by_stem else {}
@@ -77,6 +92,18 @@ def headline(profile: Profile, ladder) -> str:
             "may be attacked in the way that is worst for it.")
 
 
+def ladder_intervals(profile: Profile, values: pd.DataFrame) -> dict:
+    """The ladder's own numbers and its worst cases, each with its 95 % interval, by place in its table."""
+    found, count = {}, profile.verdict.images
+    for row in values.to_dict("records"):
+        name = methods.label(profile, row["model"])
+        low, high = wilson_interval(round(row["own"] * count / 100), count)
+        found[name, "Clean" if row["rung"] == "clean" else methods.RUNGS[row["rung"]]] = {
+            "accuracy": row["own"], "low": 100 * low, "high": 100 * high}
+        found[name, "worst case"] = row  # of the last rung in the end
+    return found
+
+
 def provenance(profile: Profile) -> dict:
     """What made the receipts: commits, processors, hours of training and of attacks, and the day of the last."""
     folders = (results_folder(profile) / kind for kind in ("models", "evaluations"))
@@ -92,8 +119,8 @@ def grid(item) -> Grid | None:
     if item.table is None:
         return None
     table, columns = item.table, [str(column) for column in item.table.columns]
-    known = {}
-    if {"method", "title", "accuracy", "low", "high"} <= set(item.values.columns):
+    known = dict(item.intervals or {})
+    if not known and {"method", "title", "accuracy", "low", "high"} <= set(item.values.columns):
         known = {(row["method"], row["title"]): row for row in item.values.to_dict("records")}
     rows = []
     for name, texts in zip(table.index, table.itertuples(index=False, name=None), strict=True):
@@ -101,15 +128,23 @@ def grid(item) -> Grid | None:
         for column, text in zip(columns, texts, strict=True):
             number = known.get((name, column))
             if number is None:
-                cells.append(Cell("" if pd.isna(text) else str(text)))
+                checked = _CHECKED.fullmatch(str(text))
+                cells.append(Cell(checked["outcome"], checked["measured"], best=checked["outcome"] == "FLAG") if checked
+                             else Cell("" if pd.isna(text) else str(text)))
                 continue
             paper = number.get("paper")
             peers = [found["accuracy"] for (_, place), found in known.items() if place == column]
             best = len(peers) > 1 and number["accuracy"] == max(peers) > min(peers)
-            cells.append(Cell(str(text), f"{number['low']:.1f}–{number['high']:.1f}",
+            digits = len(str(text).partition(".")[2])  # as the number itself
+            cells.append(Cell(str(text), f"{number['low']:.{digits}f}–{number['high']:.{digits}f}",
                               str(paper).replace("<=", "≤ ") if paper is not None and not pd.isna(paper) else "", best))
         rows.append((str(name), cells))
-    return Grid(f"{item.name}. {item.title}", header(columns), rows, worded(table), columns)
+    caption, heads = f"{item.name}. {item.title}", header(columns)
+    if len(heads) == 1 and len(columns) > max(7, len(rows)):  # too wide for a page: read down what was read across
+        names = [name for name, _ in rows]
+        turned = [(column, [cells[place] for _, cells in rows]) for place, column in enumerate(columns)]
+        return Grid(caption, header(names), turned, [False] * len(names), names, turned=True)
+    return Grid(caption, heads, rows, worded(table), columns)
 
 
 def header(columns: list[str]) -> list[list[tuple[str, int, int]]]:

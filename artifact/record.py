@@ -1,4 +1,4 @@
-"""The numbers of README, RESULTS and BENCHMARKS: every one stands between two markers and is written there from receipts."""
+"""The numbers of README, RESULTS, BENCHMARKS and ARTIFACT: every one stands between two markers and is written there from receipts."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from artifact import items, methods, report
 from artifact.exhibits.exhibit import Missing
 from artifact.experiment import ROOT, Profile, model_receipt_path, read_receipt, results_folder
 
-FILES = tuple(ROOT / name for name in ("README.md", "RESULTS.md", "BENCHMARKS.md"))
+FILES = tuple(ROOT / name for name in ("README.md", "RESULTS.md", "BENCHMARKS.md", "ARTIFACT.md"))
 SHOWN = ("Verdict", "Ladder", "Seeds", "Table 1", "Table 4")  # what came out before what it rests on
 _BLOCK = re.compile(r"(<!-- record: ([a-z/_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -16,14 +16,18 @@ _BLOCK = re.compile(r"(<!-- record: ([a-z/_]+) -->\n).*?(<!-- end -->)", re.DOTA
 def update(path: Path) -> str:
     """A Markdown file's text, every `<!-- record: NAME -->` block made anew.
 
-    NAME is a profile (its models and tables), PROFILE/verdict (one line a claim) or benchmark/FILE of benchmarks/results.
+    NAME is a profile (its models and tables), PROFILE/verdict (one line a claim), PROFILE/rules (what decides it),
+    PROFILE/cost, or benchmark/FILE of benchmarks/results.
     """
     from artifact.experiment import load_profile
 
     def anew(match):
         name = match[2]
         first, _, rest = name.partition("/")
-        text = benchmark(rest) if first == "benchmark" else verdicts(load_profile(first)) if rest else block(load_profile(first))
+        if first == "benchmark":
+            text = benchmark(rest)
+        else:
+            text = {"": block, "verdict": verdicts, "rules": rules, "cost": costs}[rest](load_profile(first))
         return f"{match[1]}{text}\n{match[3]}"
     return _BLOCK.sub(anew, path.read_text(encoding="utf-8"))
 
@@ -71,12 +75,24 @@ def cost(profile: Profile) -> list[str]:
     return [*lines, f"| together | {sum(receipts.values())} | {sum(hours.values()):.2f} |"]
 
 
+def costs(profile: Profile) -> str:
+    """`cost` as a text of its own."""
+    return "\n".join(cost(profile))
+
+
 def verdicts(profile: Profile) -> str:
     """The paper's claims with what was measured, one line each, and what the models were."""
     item = report.ITEMS["Verdict"](profile)
     lines = ["| claim of the paper | measured | verdict |", "|---|---|---|"]
     lines += [f"| {claim} | {row['measured']} | **{row['verdict']}** |" for claim, row in item.table.iterrows()]
     return "\n".join([*lines, "", item.notes])
+
+
+def rules(profile: Profile) -> str:
+    """The rule that decides each of the paper's claims, one line each."""
+    table = report.ITEMS["Verdict"](profile).table
+    lines = [f"| {claim} | {row['rule']} |" for claim, row in table.iterrows()]
+    return "\n".join(["| claim of the paper | holds where |", "|---|---|", *lines])
 
 
 def benchmark(name: str) -> str:

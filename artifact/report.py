@@ -72,6 +72,11 @@ ITEMS = {  # in the paper's order; our own after the paper's
 }
 
 
+def not_planned(profile: Profile) -> str:
+    """What is said of an item that the profile has no part in."""
+    return f"profile {profile.name} does not plan it"
+
+
 WHITE_BOX = ("Table 1", "Objectives", "Convergence", "Curve")  # these take any model that is named; unasked, those of white_box
 
 
@@ -103,7 +108,7 @@ def write_all(profile: Profile) -> list[Written]:
             files = write_item(folder, item)
             written.append(Written(item.name, f"{where}/{{{', '.join(files)}}}", item.says, item))
         except NotPlanned:
-            written.append(Written(name, NOT_MADE, f"profile {profile.name} does not plan it"))
+            written.append(Written(name, NOT_MADE, not_planned(profile)))
         except Missing as missing:
             written.append(Written(name, NOT_MADE, f"{missing}; make it with: make reproduce PROFILE={profile.name}"))
     page.write(profile, folder, [entry.item for entry in written if entry.item])

@@ -6,13 +6,12 @@ the small ConvNet by softmax cross-entropy with the paper's optimizer, the learn
 
 import argparse
 import copy
-import json
 import statistics
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from training import PlainImages, processor
+from common import finish, parse, processor
+from training import PlainImages
 
 from mmclib import data, evaluation, losses, models
 from mmclib.training import Recipe, fit
@@ -25,9 +24,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--images", type=int, default=60000, help="of the training set")
-    parser.add_argument("--workers", type=int, default=1, help="the plain loop's DataLoader workers")
-    parser.add_argument("--out", metavar="FILE.json")
-    options = parser.parse_args()
+    options = parse(parser, workers=1)
     train, test = (data.load("mnist", split) for split in ("train", "test"))
     train = tuple(tensor[:options.images] for tensor in train)
     recipe = Recipe(epochs=options.epochs, milestones=(options.epochs - 1,), flip=False)
@@ -43,10 +40,7 @@ def main():
         print(f"seed {seed}: plain {errors['plain'][-1]:.2f} %, mmclib {errors['mmclib'][-1]:.2f} %", flush=True)
     result = {"benchmark": "accuracy", "machine": processor(), "torch": torch.__version__, "epochs": options.epochs,
               "train_images": len(train[1]), "test_accuracy": errors}
-    result["markdown"] = markdown(result)
-    print(result["markdown"])
-    if options.out:
-        Path(options.out).write_text(json.dumps(result, indent=1) + "\n")
+    finish(result, markdown(result), options.out)
 
 
 def plain(model, train, recipe, workers):

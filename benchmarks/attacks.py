@@ -10,7 +10,6 @@ Prints a Markdown table; the ratio is their seconds over ours.
 import argparse
 import datetime
 import json
-import platform
 import statistics
 import time
 import warnings
@@ -18,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
+from common import keep, parse, processor
 
 from mmclib import attacks, centers, data, evaluation, losses, models, training, zoo
 
@@ -31,7 +31,7 @@ def main():
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, name, images, labels, clean = _model(options, device)
     print(f"{name}, clean accuracy {clean:.1%}, {device}, {torch.get_num_threads()} threads, torch {torch.__version__}\n", flush=True)
-    chip = torch.cuda.get_device_name() if device == "cuda" else _processor()
+    chip = torch.cuda.get_device_name() if device == "cuda" else processor()
     machine = f"{chip}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     rows = _kept(options, name, machine)
     for bench in (_pgd, _mim, _carlini_wagner, _spsa, _auto):
@@ -42,14 +42,12 @@ def main():
         rows = [row for row in rows if row["attack"] != title] + _compare(
             title, *bench(model, images, labels, options), model, labels, rounds
         )
-        if options.out:  # after each attack: the slow peers take long enough to be interrupted
-            Path(options.out).parent.mkdir(parents=True, exist_ok=True)
-            Path(options.out).write_text(json.dumps({
-                "benchmark": "attacks", "markdown": _markdown(name, clean, machine, rows),
-                "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "model": name, "clean_accuracy": clean,
-                "machine": machine, "epsilon": EPSILON, "rows": rows,
-                "versions": {package: _version(package) for package in ("torch", "foolbox", "torchattacks", "pyautoattack", "mmclib")},
-            }, indent=1) + "\n")
+        # After each attack: the slow peers take long enough to be interrupted.
+        keep({"benchmark": "attacks", "markdown": _markdown(name, clean, machine, rows),
+              "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "model": name, "clean_accuracy": clean,
+              "machine": machine, "epsilon": EPSILON, "rows": rows,
+              "versions": {package: _version(package) for package in ("torch", "foolbox", "torchattacks", "pyautoattack", "mmclib")},
+              }, options.out)
     print(f"\n{_markdown(name, clean, machine, rows)}")
 
 
@@ -200,19 +198,11 @@ def _options():
     parser.add_argument("--few", type=int, help="for C&W and SPSA, which cost hours (16)")
     parser.add_argument("--strong", type=int, help="for AutoAttack (64)")
     parser.add_argument("--rounds", type=int, help="of PGD, MIM and SPSA, of which the median counts (3)")
-    parser.add_argument("--out", help="JSON file for the rows, versions and hardware")
-    options = parser.parse_args()
+    options = parse(parser)
     for name, full, small in (("images", 256, 32), ("few", 16, 16), ("strong", 64, 16), ("rounds", 3, 1)):
         if getattr(options, name) is None:
             setattr(options, name, small if options.small else full)
     return options
-
-
-def _processor():
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _version(package):

@@ -6,18 +6,14 @@ the marks that it has not reached by then are said to be beyond. Passes over the
 """
 
 import argparse
-import json
-import os
-import sys
-from pathlib import Path
 
 import torch
+from common import finish, parse, processor
 from torch.utils.flop_counter import FlopCounterMode
-from training import network, plain_loop, processor
+from training import network, plain_loop
 
 from mmclib import centers, data, evaluation, losses, models
 from mmclib.training import Recipe, fit
-from mmclib.training.step import best_precision
 
 MARKS, SCHEDULES = (0.7, 0.8, 0.9), (1, 2, 4, 8)
 
@@ -75,14 +71,7 @@ def flops(model):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=60, help="of the plain loop")
-    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="of ours; the plain loop is float32")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count())
-    parser.add_argument("--workers", type=int, default=2, help="the plain loop's DataLoader workers")
-    parser.add_argument("--out", metavar="FILE.json")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    if options.precision == "auto":
-        options.precision = best_precision("cpu")
+    options = parse(parser, workers=2, device="cpu")
     train, test = (data.load("cifar10", split) for split in ("train", "test"))
     found = {f"mmclib {head}": ours(head, train, test, options) for head in ("sce", "mmc")}
     found["plain, the paper's network"] = plain(train, test, options)
@@ -93,10 +82,7 @@ def main():
               "precision": options.precision, "minutes": options.minutes, "flops_per_image": per_image,
               "reached": {name: {f"{100 * mark:.0f}": value for mark, value in marks.items()} for name, (marks, _) in found.items()},
               "curves": {name: curve for name, (_, curve) in found.items()}}
-    result["markdown"] = markdown(result)
-    print(result["markdown"])
-    if options.out:
-        Path(options.out).write_text(json.dumps(result, indent=1) + "\n")
+    finish(result, markdown(result), options.out)
 
 
 def markdown(result):

@@ -7,16 +7,13 @@ can be faster on the same machine.
 """
 
 import argparse
-import json
-import os
 import platform
 import statistics
-import sys
 import time
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from common import finish, parse, processor
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
@@ -25,7 +22,7 @@ from torchvision import transforms
 from mmclib import centers, data, losses, models
 from mmclib.training import AdversarialTraining, Recipe
 from mmclib.training.batches import batch, epoch_plan
-from mmclib.training.step import WARM_UP, TrainingStep, best_precision, can_compile, draw
+from mmclib.training.step import WARM_UP, TrainingStep, can_compile, draw
 from mmclib.training.trainer import make_optimizers
 
 EPSILON, STEP_SIZE, STEPS = 8 / 255, 2 / 255, 10
@@ -165,18 +162,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split(";")[0])
     parser.add_argument("--small", action="store_true", help="one block a stage, a few steps, nothing compiled: does it run?")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
     parser.add_argument("--blocks", type=int, default=5)
     parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count())
-    parser.add_argument("--workers", type=int, default=2, help="the plain loop's DataLoader workers")
-    parser.add_argument("--out", metavar="FILE.json")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    if options.precision == "auto":
-        options.precision = best_precision(options.device)
+    options = parse(parser, workers=2, device="option")
     if options.small:
         options.blocks, options.rounds, options.compile = 1, 3, False
     options.compile = options.compile and can_compile(options.device)
@@ -201,11 +191,7 @@ def main():
     result = {"benchmark": "training", "device": device, "threads": torch.get_num_threads(), "torch": torch.__version__,
               "python": platform.python_version(), "data": source, "rows": rows,
               **{key: getattr(options, key) for key in ("blocks", "batch", "rounds", "precision", "compile", "workers")}}
-    result["markdown"] = markdown(result)
-    print(result["markdown"])
-    if options.out:
-        Path(options.out).parent.mkdir(parents=True, exist_ok=True)
-        Path(options.out).write_text(json.dumps(result, indent=1) + "\n")
+    finish(result, markdown(result), options.out)
 
 
 def markdown(result):
@@ -218,14 +204,6 @@ def markdown(result):
         low, high = line["ratio_range"]
         lines.append(f"| {line['comparison']} | {fast:,} ({ours}) | {slow:,} ({reference}) | {line['ratio']:.2f} ({low:.2f}–{high:.2f}) |")
     return "\n".join(lines)
-
-
-def processor():
-    try:
-        names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-        return names[0] if names else platform.processor()
-    except OSError:
-        return platform.processor()
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
 """Preset class centers in the feature space: Max-Mahalanobis (Algorithm 1), optimised, random and hierarchical ones."""
 
 import math
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from mmclib import seeds
 
 __all__ = ["hierarchical_centers", "largest_cosine", "max_mahalanobis_centers", "optimised_centers", "random_centers"]
 
 
-def max_mahalanobis_centers(num_classes, feature_dim, radius=10.0):
+def max_mahalanobis_centers(num_classes: int, feature_dim: int, radius: float = 10.0) -> Tensor:
     """The vertices of a regular simplex around the origin (Algorithm 1, App. B.1).
 
     Returns float32 (num_classes, feature_dim) with norms `radius` and inner products -radius²/(num_classes - 1).
@@ -28,7 +30,7 @@ def max_mahalanobis_centers(num_classes, feature_dim, radius=10.0):
     return (radius * centers).float()
 
 
-def random_centers(num_classes, feature_dim, radius=10.0, *, seed=0):
+def random_centers(num_classes: int, feature_dim: int, radius: float = 10.0, *, seed: int = 0) -> Tensor:
     """Centers drawn uniformly from the sphere: "MMC-10 (rand)" of Table 1.
 
     Returns float32 (num_classes, feature_dim) with norms `radius`.
@@ -38,7 +40,7 @@ def random_centers(num_classes, feature_dim, radius=10.0, *, seed=0):
     return (radius * torch.nn.functional.normalize(points, dim=1)).float()
 
 
-def optimised_centers(num_classes, feature_dim, radius=10.0, *, seed=0):
+def optimised_centers(num_classes: int, feature_dim: int, radius: float = 10.0, *, seed: int = 0) -> Tensor:
     """Centers on the sphere with the largest inner product as small as gradient descent makes it (the criterion of Sec. 3.3).
 
     For num_classes > feature_dim + 1, where Algorithm 1 ends; up to there its simplex is the optimum and is what comes back.
@@ -56,7 +58,7 @@ def optimised_centers(num_classes, feature_dim, radius=10.0, *, seed=0):
     return (radius * min(tries, key=largest_cosine)).float()
 
 
-def hierarchical_centers(tree, feature_dim, radii, *, seed=None):
+def hierarchical_centers(tree: Sequence, feature_dim: int, radii: Sequence[float], *, seed: int | None = None) -> Tensor:
     """Hierarchical Max-Mahalanobis centers (App. B.3): a leaf's center is the sum of the simplex vertices on its path.
 
     `tree` is nested lists of class labels, [[0, 3], [1, 2, 4]] for example, of any shape and depth; `radii` holds one radius per
@@ -66,7 +68,7 @@ def hierarchical_centers(tree, feature_dim, radii, *, seed=None):
     """
     if not isinstance(tree, (list, tuple)):
         raise ValueError(f"tree must be nested lists of class labels, got {type(tree).__name__}")
-    found = {}
+    found: dict[int, Tensor] = {}
 
     def place(node, parent, path):
         if not isinstance(node, (list, tuple)):
@@ -103,7 +105,7 @@ def hierarchical_centers(tree, feature_dim, radii, *, seed=None):
     return centers.float()
 
 
-def largest_cosine(centers):
+def largest_cosine(centers: Tensor) -> float:
     """The largest cosine between any two of the centers (L, d): the smaller, the better they are spread. A float."""
     units = torch.nn.functional.normalize(centers.double(), dim=1)
     return float((units @ units.T).fill_diagonal_(-1).max())

@@ -4,46 +4,51 @@ import hashlib
 import json
 import os
 import re
-import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 
+from mmclib.checks import warn
+
+__all__ = ["digest", "file_sha256", "load_model_state", "load_state", "remove_states", "save_model", "save_state", "save_tensors"]
+
 KEPT = 2
 _NAME = re.compile(r"state-(\d{9})-([0-9a-f]{16})\.safetensors")
 
 
-def save_model(path, model, metadata) -> str:
+def save_model(path: str | Path, model: torch.nn.Module, metadata: dict) -> str:
     """Write a model's state and JSON-able metadata as safetensors, whole or not at all, and return the file's sha256."""
     return save_tensors(path, model.state_dict(), metadata)
 
 
-def digest(*parts) -> str:
+def digest(*parts: bytes | torch.Tensor) -> str:
     """Return the sha256, 16 hexadecimal digits, of bytes and tensors in their order."""
     total = hashlib.sha256()
     for part in parts:
-        if not isinstance(part, bytes):
+        if isinstance(part, bytes):
+            total.update(part)
+        else:
             total.update(repr((part.dtype, tuple(part.shape))).encode())
-            part = part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
-        total.update(part)
+            total.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return total.hexdigest()[:16]
 
 
-def file_sha256(path) -> str:
+def file_sha256(path: str | Path) -> str:
     """Return a file's sha256 as 64 hexadecimal digits."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def save_tensors(path, tensors, metadata) -> str:
+def save_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor], metadata: dict) -> str:
     """Write tensors by name and JSON-able metadata like `save_model`."""
     content = _pack(tensors, metadata)
     _write(Path(path), content)
     return hashlib.sha256(content).hexdigest()
 
 
-def load_model_state(path) -> tuple[dict, dict]:
+def load_model_state(path: str | Path) -> tuple[dict, dict]:
     """Return the tensors by name (on the CPU) and the metadata of a file made by `save_model`.
 
     Raises FileNotFoundError where there is none and ValueError where it cannot be read.
@@ -58,7 +63,7 @@ def load_model_state(path) -> tuple[dict, dict]:
         raise ValueError(f"checkpoint {path} cannot be read ({error})") from None
 
 
-def save_state(folder, number, tensors, metadata) -> Path:
+def save_state(folder: str | Path, number: int, tensors: Mapping[str, torch.Tensor], metadata: dict) -> Path:
     """Write a training's state into the folder and keep the two of the highest numbers; the file name carries number and sha256."""
     folder = Path(folder)
     content = _pack(tensors, metadata)
@@ -69,22 +74,22 @@ def save_state(folder, number, tensors, metadata) -> Path:
     return path
 
 
-def load_state(folder) -> tuple[dict, dict] | None:
+def load_state(folder: str | Path) -> tuple[dict, dict] | None:
     """Return tensors and metadata of a folder's newest whole state, or None where there is none.
 
     A damaged file is told of in a warning and set aside, and the one before it is taken.
     """
     found = _states(Path(folder))
     for place, path in enumerate(found):
-        if hashlib.sha256(path.read_bytes()).hexdigest()[:16] == _NAME.fullmatch(path.name)[2]:
+        if path.stem.endswith(hashlib.sha256(path.read_bytes()).hexdigest()[:16]):
             return load_model_state(path)
         path.rename(path.with_suffix(".damaged"))
         then = f"training goes on from the one before it, {found[place + 1].name}" if place + 1 < len(found) else "training starts anew"
-        warnings.warn(f"checkpoint {path} is damaged (its sha256 is not the one in its name); {then}", stacklevel=2)
+        warn(f"checkpoint {path} is damaged (its sha256 is not the one in its name); {then}", UserWarning)
     return None
 
 
-def remove_states(folder) -> None:
+def remove_states(folder: str | Path) -> None:
     """Remove a folder's states, which a finished training no longer needs: damaged and half-written ones, and half a model, too."""
     folder = Path(folder)
     for path in [*_states(folder), *folder.glob("state-*.damaged"), *folder.glob(".*.safetensors.[0-9]*")]:

@@ -4,19 +4,23 @@ import contextlib
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from numbers import Integral, Real
 from pathlib import Path
+from typing import Any
 
 import torch
+
+__all__ = ["any_pixels", "check_images", "check_label_form", "check_labels", "check_setting", "warn"]
 
 _OURS = (str(Path(__file__).parent) + os.sep, contextlib.__file__)
 _beyond = ContextVar("images may lie outside [0, 1]", default=False)
 
 
 @contextmanager
-def any_pixels():
+def any_pixels() -> Iterator[None]:
     """Let `check_images` pass images outside [0, 1] in this thread: finite differences leave it by design."""
     token = _beyond.set(True)
     try:
@@ -25,7 +29,7 @@ def any_pixels():
         _beyond.reset(token)
 
 
-def check_images(images, name="images", *, values=True) -> None:
+def check_images(images: object, name: str = "images", *, values: bool = True) -> None:
     """Require float images (N, C, H, W), N >= 1, finite and in [0, 1]; `values=False` skips the pass over the pixels.
 
     Raises ValueError that names the argument, its shape, type or range, and what was expected.
@@ -45,7 +49,7 @@ def check_images(images, name="images", *, values=True) -> None:
             raise ValueError(f"{name} must lie in [0, 1], but {held}")
 
 
-def check_labels(labels, num_classes, name="labels", *, count=None) -> None:
+def check_labels(labels: torch.Tensor, num_classes: int, name: str = "labels", *, count: int | None = None) -> None:
     """Require int64 labels (N,) in [0, num_classes); `count` is the N expected.
 
     Raises ValueError that names the argument, its shape, type or range, and what was expected.
@@ -55,7 +59,7 @@ def check_labels(labels, num_classes, name="labels", *, count=None) -> None:
         raise ValueError(f"{name} must lie in [0, {num_classes - 1}], but range over [{int(labels.min())}, {int(labels.max())}]")
 
 
-def check_label_form(labels, name="labels", *, count=None) -> None:
+def check_label_form(labels: object, name: str = "labels", *, count: int | None = None) -> None:
     """Require int64 labels (N,), whatever their values: shapes and types cost no look at the device. Raises ValueError."""
     if not isinstance(labels, torch.Tensor):
         raise ValueError(f"{name} must be a torch.Tensor, got {type(labels).__name__}")
@@ -67,19 +71,19 @@ def check_label_form(labels, name="labels", *, count=None) -> None:
         raise ValueError(f"{name} must hold {count} entries, one per image, got {len(labels)}")
 
 
-def check_setting(name, value, low, kind=float):
+def check_setting(name: str, value: object, low: float, kind: type[Any] = float) -> Any:
     """Return a setting as a plain `kind`, float or int; NumPy's scalars are taken as the numbers they are.
 
     Raises ValueError where it is no finite number of at least `low`, or no integer where one is needed.
     """
     if kind is int and (isinstance(value, bool) or not isinstance(value, Integral)):
         raise ValueError(f"{name} must be an integer of at least {low}, got {value!r}")
-    if isinstance(value, bool) or not isinstance(value, Real) or not (low <= value < float("inf")):
+    if isinstance(value, bool) or not isinstance(value, Real) or not (low <= float(value) < float("inf")):
         raise ValueError(f"{name} must be a finite number of at least {low}, got {value!r}")
     return kind(value)
 
 
-def warn(message, category) -> None:
+def warn(message: str, category: type[Warning]) -> None:
     """Warn at the line outside this package that led here, so that a caller sees the line of their own."""
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_OURS):

@@ -11,6 +11,8 @@ import torch
 
 from mmclib.seeds import derive
 
+__all__ = ["EMBEDDED", "NUM_CLASSES", "download", "load", "num_classes", "superclasses"]
+
 NUM_CLASSES = {"digits": 10, "digit-pairs": 100, "mnist": 10, "cifar10": 10, "cifar100": 100}
 EMBEDDED = ("digits", "digit-pairs")
 TEST_DIGITS = 50  # of each digit, of 1,797 in all
@@ -24,7 +26,7 @@ _MNIST_MD5 = {
 }
 
 
-def load(name, split, root=None) -> tuple[torch.Tensor, torch.Tensor]:
+def load(name: str, split: str, root: str | Path | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Return uint8 images (N, C, H, W) and int64 labels (N,) of a data set's "train" or "test" split.
 
     `root` is the folder in torchvision's layout; by default MMC_DATA, or data/ beside the package. "digits" and "digit-pairs" need none.
@@ -40,12 +42,12 @@ def load(name, split, root=None) -> tuple[torch.Tensor, torch.Tensor]:
     return _from_torchvision(name, split, _root(root))
 
 
-def num_classes(name) -> int:
+def num_classes(name: str) -> int:
     """Return the number of classes; ValueError for an unknown name."""
     return NUM_CLASSES[_known(name)]
 
 
-def superclasses(name, root=None) -> list[list[int]]:
+def superclasses(name: str, root: str | Path | None = None) -> list[list[int]]:
     """Return the tree of classes as nested lists of labels, one list a superclass: CIFAR-100's own 20 x 5, the pairs' tens x units.
 
     Raises ValueError for a data set without superclasses; missing or damaged data as in `load`.
@@ -63,7 +65,7 @@ def superclasses(name, root=None) -> list[list[int]]:
     return [[fine for coarse, fine in pairs if coarse == superclass] for superclass in range(20)]
 
 
-def download(name, root=None) -> str:
+def download(name: str, root: str | Path | None = None) -> str:
     """Fetch a data set through torchvision into `root` (md5-checked) and return where it is.
 
     Raises ValueError for an unknown name and OSError, with the way around, where it cannot be fetched.
@@ -95,7 +97,10 @@ def _root(root) -> Path:
 @cache
 def _all_digits():
     # scikit-learn's file, read without importing scikit-learn, which would take seconds of every job.
-    file = Path(find_spec("sklearn").origin).parent / "datasets" / "data" / "digits.csv.gz"
+    found = find_spec("sklearn")
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError("the digits come with scikit-learn, which is not installed: pip install scikit-learn")
+    file = Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz"
     table = torch.from_numpy(np.loadtxt(file, delimiter=",", dtype=np.uint8))
     images = (table[:, :64].reshape(-1, 1, 8, 8) * (255 / 16)).round().to(torch.uint8)  # the originals are integers 0 ... 16
     labels = table[:, 64].long()
@@ -153,7 +158,7 @@ def _check_files(name, folder):
     from torchvision.datasets.utils import check_integrity
 
     if name == "mnist":
-        base, files = folder / "MNIST" / "raw", _MNIST_MD5.items()
+        base, files = folder / "MNIST" / "raw", list(_MNIST_MD5.items())
     else:
         kind = _dataset_class(name)
         base, files = folder / kind.base_folder, [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]

@@ -1,7 +1,10 @@
 """Squared distances from features to all class centers: exact far from the origin, and in (N, L) memory."""
 
 import torch
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+
+__all__ = ["as_float", "scaled_squared_distances", "squared_distances"]
 
 CHUNK = 2 ** 22  # numbers held at once where a difference per sample, class and dimension is needed: 16 MB in float32
 
@@ -31,19 +34,19 @@ class _SquaredDistances(torch.autograd.Function):
         return for_features, for_centers
 
 
-def as_float(features):
+def as_float(features: Tensor) -> Tensor:
     """Features in float32, or float64 where they come so: bfloat16 has a spacing of 1 at 200, where distances are."""
     return features if features.dtype == torch.float64 else features.float()
 
 
-def squared_distances(features, centers):
+def squared_distances(features: Tensor, centers: Tensor) -> Tensor:
     """‖z_n - μ_l‖² for features (N, d) and centers (L, d), as (N, L) in float32 (float64 for such features)."""
     with torch.autocast(features.device.type, enabled=False):
         z = as_float(features)
         return _SquaredDistances.apply(z, centers.to(z.dtype))
 
 
-def scaled_squared_distances(features, centers, precisions):
+def scaled_squared_distances(features: Tensor, centers: Tensor, precisions: Tensor) -> Tensor:
     """Σ_j p_lj (z_nj - μ_lj)² for features (N, d), centers and precisions (L, d), as (N, L); by blocks of classes."""
     with torch.autocast(features.device.type, enabled=False):
         z = as_float(features)

@@ -6,10 +6,12 @@ import inspect
 import math
 import time
 import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from mmclib import checkpoints, counter
@@ -18,6 +20,10 @@ from mmclib.attacks.frozen import ROWS, BatchDependenceWarning, call, chunks, wa
 from mmclib.attacks.ledger import GradientMaskingWarning, GradientShares, warn_if_masked
 from mmclib.checks import check_images, check_label_form, check_labels, check_setting, warn
 from mmclib.fingerprints import UnidentifiedError, fingerprint
+
+__all__ = [
+    "Evaluation", "accuracy", "minimal_distortion", "random_targets", "robust_accuracy", "transfer_matrix", "transfer_row",
+]
 
 _NO_MEMORY = ("out of memory", "DefaultCPUAllocator")  # what RuntimeErrors say that are no torch.OutOfMemoryError
 _INSIDE = 1e-6  # how far a float32 image may leave its ball
@@ -51,7 +57,7 @@ class Evaluation(GradientShares):
         return self.distortion[self.success].double().mean().item()
 
 
-def accuracy(model, images, labels, batch_size=512) -> Evaluation:
+def accuracy(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 512) -> Evaluation:
     """Classify clean images, float in [0, 1] or uint8 (N, C, H, W); labels int64 (N,). Raises ValueError for bad input."""
     batch_size = _check({"model": model}, images, labels, None, batch_size)
     began = time.perf_counter()
@@ -64,8 +70,8 @@ def accuracy(model, images, labels, batch_size=512) -> Evaluation:
     return Evaluation(correct, ~correct, distortion, nothing + 1, nothing, nothing, none, none, "", time.perf_counter() - began)
 
 
-def robust_accuracy(model, images, labels, attack, *, targets=None, seed=0, batch_size=256, partial=None, progress=False,
-                    **hyper) -> Evaluation:
+def robust_accuracy(model: nn.Module, images: Tensor, labels: Tensor, attack: Callable, *, targets: Tensor | None = None, seed: int = 0,
+                    batch_size: int = 256, partial: str | Path | None = None, progress: bool = False, **hyper) -> Evaluation:
     """Attack every image and count those still classified as their true label; `hyper` goes to the attack.
 
     Images float in [0, 1] or uint8 (N, C, H, W), labels and targets int64 (N,). Seeds are per image, so the result does not
@@ -82,13 +88,14 @@ def robust_accuracy(model, images, labels, attack, *, targets=None, seed=0, batc
     return outcome
 
 
-def minimal_distortion(model, images, labels, attack=carlini_wagner, **options) -> Evaluation:
+def minimal_distortion(model: nn.Module, images: Tensor, labels: Tensor, attack: Callable = carlini_wagner, **options) -> Evaluation:
     """Find each image's least distortion: `robust_accuracy` with a minimal-distortion attack; see `.mean_distortion` and
     `.distortion`."""
     return robust_accuracy(model, images, labels, attack, **options)
 
 
-def transfer_row(source, models, images, labels, attack, *, seed=0, batch_size=256, partial=None, progress=False, **hyper) -> dict:
+def transfer_row(source: nn.Module, models: Mapping[str, nn.Module], images: Tensor, labels: Tensor, attack: Callable, *, seed: int = 0,
+                 batch_size: int = 256, partial: str | Path | None = None, progress: bool = False, **hyper) -> dict[str, Evaluation]:
     """Craft on `source` and judge each of `models` (a dict by name) on the same images; returns a dict of Evaluations by name.
 
     Crafting does not stop at success (stop_early=False) unless asked to: an image that barely fools its source transfers badly.
@@ -106,13 +113,14 @@ def transfer_row(source, models, images, labels, attack, *, seed=0, batch_size=2
     return {name: finished.close(number) for number, name in enumerate(models)}
 
 
-def transfer_matrix(models, images, labels, attack, **options) -> dict:
+def transfer_matrix(models: Mapping[str, nn.Module], images: Tensor, labels: Tensor, attack: Callable,
+                    **options) -> dict[str, dict[str, Evaluation]]:
     """Judge every model on images crafted on every model: {source: {model: Evaluation}}; options as in `transfer_row` (Fig.
     4)."""
     return {name: transfer_row(source, models, images, labels, attack, **options) for name, source in models.items()}
 
 
-def random_targets(labels, num_classes, *, seed=0) -> torch.Tensor:
+def random_targets(labels: Tensor, num_classes: int, *, seed: int = 0) -> Tensor:
     """Draw for each label another class, uniformly, int64 (N,); the draw for image i depends on the seed and i alone."""
     check_labels(labels, num_classes)
     if num_classes < 2:

@@ -81,8 +81,9 @@ def _parts(value):
     if isinstance(value, types.MethodType):
         return [value.__self__, value.__func__]
     if isinstance(value, (types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType)):
-        if not isinstance(getattr(value, "__self__", None), (types.ModuleType, type, type(None))):
-            raise UnidentifiedError(f"the method {value.__qualname__} of a {type(value.__self__).__qualname__}")
+        owner = getattr(value, "__self__", None)
+        if not isinstance(owner, (types.ModuleType, type, type(None))):
+            raise UnidentifiedError(f"the method {value.__qualname__} of a {type(owner).__qualname__}")
         return [value.__module__ if hasattr(value, "__module__") else None, value.__qualname__]
     if isinstance(value, (staticmethod, classmethod)):
         return [value.__func__]

@@ -1,12 +1,17 @@
 """Confidence intervals of a share, without torch: who reads receipts and draws tables needs nothing else of the library."""
 
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
 
+__all__ = ["auroc_interval", "binomial_interval", "paired_interval", "wilson_interval"]
 
-def wilson_interval(successes, count, confidence=0.95) -> tuple[float, float]:
-    """Return Wilson's score interval for a share of `successes` in `count` (Wilson, 1927). Raises ValueError for impossible
-    counts."""
+
+def wilson_interval(successes: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return Wilson's score interval for a share of `successes` in `count` (Wilson, 1927); successes may be a mean over repetitions.
+
+    Raises ValueError for impossible counts.
+    """
     if not 0 <= successes <= count or count < 1:
         raise ValueError(f"successes must lie in [0, count] and count be at least 1, got successes={successes}, count={count}")
     z = NormalDist().inv_cdf((1 + confidence) / 2)
@@ -16,7 +21,7 @@ def wilson_interval(successes, count, confidence=0.95) -> tuple[float, float]:
     return max(0.0, middle - half) if successes else 0.0, min(1.0, middle + half) if successes < count else 1.0
 
 
-def paired_interval(both, first, second, neither, confidence=0.95) -> tuple[float, float]:
+def paired_interval(both: int, first: int, second: int, neither: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return Newcombe's score interval for the difference of two shares of the same items (Newcombe, 1998, method 10).
 
     `both`, `first`, `second` and `neither` count the items that are successes in both samples, in one only, and in none. Honest at the
@@ -37,7 +42,7 @@ def paired_interval(both, first, second, neither, confidence=0.95) -> tuple[floa
     return max(-1.0, one - two - half(one - low_1, high_2 - two)), min(1.0, one - two + half(high_1 - one, two - low_2))
 
 
-def auroc_interval(negatives, positives, confidence=0.95) -> tuple[float, float, float]:
+def auroc_interval(negatives: Sequence[float], positives: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
     """Return (AUROC, low, high) of scores that should be larger for positives: Hanley and McNeil's variance on the logit scale.
 
     The interval lies within [0, 1]; where the two sides do not overlap at all, the variance is that of one half pair that does.
@@ -58,7 +63,7 @@ def auroc_interval(negatives, positives, confidence=0.95) -> tuple[float, float,
     return area, 0.0 if area == 0 else low, 1.0 if area == 1 else high
 
 
-def binomial_interval(hits, count, confidence=0.99) -> tuple[float, float]:
+def binomial_interval(hits: int, count: int, confidence: float = 0.99) -> tuple[float, float]:
     """Clopper and Pearson's interval for a share, (low, high): at least `confidence` for any share and count."""
     from scipy.stats import beta  # a second of imports, which tables do not need
     tail = (1 - confidence) / 2

@@ -7,7 +7,7 @@ features) under autocast too. Bad input is a ValueError; values are looked at on
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmclib import checks
@@ -25,7 +25,7 @@ class SoftmaxCrossEntropy(nn.Module):
     In training mode `label_smoothing` in [0, 1) shares that much of the target evenly among all classes (the paper has none).
     """
 
-    def __init__(self, num_classes, feature_dim, label_smoothing=0.0):
+    def __init__(self, num_classes: int, feature_dim: int, label_smoothing: float = 0.0):
         super().__init__()
         self.num_classes, self.feature_dim = _sizes(num_classes, feature_dim)
         self.label_smoothing = _positive("label_smoothing", label_smoothing, zero=True)
@@ -36,14 +36,14 @@ class SoftmaxCrossEntropy(nn.Module):
         nn.init.trunc_normal_(self.linear.weight, std=std, a=-2 * std, b=2 * std)
         nn.init.zeros_(self.linear.bias)
 
-    def logits(self, features):
+    def logits(self, features: Tensor) -> Tensor:
         """W z + b, as (N, L)."""
         _check_features(self, features)
         with torch.autocast(features.device.type, enabled=False):
             z = as_float(features)
             return F.linear(z, self.linear.weight.to(z.dtype), self.linear.bias.to(z.dtype))
 
-    def loss(self, features, labels, reduction="mean"):
+    def loss(self, features: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
         """-log softmax(W z + b)_y: (N,) for reduction "none", else a scalar."""
         logits = self.logits(features)
         _check_labels(self, features, labels)
@@ -54,18 +54,20 @@ class SoftmaxCrossEntropy(nn.Module):
 class CenterLoss(nn.Module):
     """Softmax cross-entropy + weight · ½‖z - c_y‖² (Wen et al. 2016; Remark 2), with centers that follow the features."""
 
-    def __init__(self, num_classes, feature_dim, weight=0.01, center_step=0.5):
+    centers: Tensor
+
+    def __init__(self, num_classes: int, feature_dim: int, weight: float = 0.01, center_step: float = 0.5):
         super().__init__()
         self.num_classes, self.feature_dim = _sizes(num_classes, feature_dim)
         self.weight, self.center_step = _positive("weight", weight, zero=True), _positive("center_step", center_step)
         self.softmax = SoftmaxCrossEntropy(num_classes, feature_dim)
         self.register_buffer("centers", torch.randn(num_classes, feature_dim))
 
-    def logits(self, features):
+    def logits(self, features: Tensor) -> Tensor:
         """W z + b, as (N, L)."""
         return self.softmax.logits(features)
 
-    def loss(self, features, labels, reduction="mean"):
+    def loss(self, features: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
         """The joint loss; in training mode with gradients on, the centers then take their step (`update_centers`)."""
         per_sample = self.softmax.loss(features, labels, reduction="none")
         per_sample = per_sample + self.weight / 2 * _squared_distance_to_own(features, self.centers, labels)
@@ -74,7 +76,7 @@ class CenterLoss(nn.Module):
         return _reduce(per_sample, reduction)
 
     @torch.no_grad()
-    def update_centers(self, features, labels):
+    def update_centers(self, features: Tensor, labels: Tensor) -> None:
         """c_j ← c_j - step · Σ_{y_i = j} (c_j - z_i) / (1 + n_j): classes that are not in the batch stay."""
         z = features.detach().to(self.centers.dtype)
         counts = torch.zeros_like(self.centers[:, 0]).index_add_(0, labels, torch.ones_like(z[:, 0]))
@@ -89,7 +91,7 @@ class LargeMarginGaussianMixture(nn.Module):
     margin, (1 + α) D_y, and the likelihood term λ (D_y + ½ log|Σ_y|) is added; in evaluation mode there is no margin.
     """
 
-    def __init__(self, num_classes, feature_dim, margin=0.1, likelihood=0.1):
+    def __init__(self, num_classes: int, feature_dim: int, margin: float = 0.1, likelihood: float = 0.1):
         super().__init__()
         self.num_classes, self.feature_dim = _sizes(num_classes, feature_dim)
         self.margin, self.likelihood = _positive("margin", margin, zero=True), _positive("likelihood", likelihood, zero=True)
@@ -101,12 +103,12 @@ class LargeMarginGaussianMixture(nn.Module):
         halves = scaled_squared_distances(features, self.means, (-self.log_variances).exp()) / 2
         return halves, (self.log_variances.sum(1) / 2).to(halves.dtype)
 
-    def logits(self, features):
+    def logits(self, features: Tensor) -> Tensor:
         """-D_l - ½ log|Σ_l|, as (N, L)."""
         halves, log_scales = self._parts(features)
         return -halves - log_scales
 
-    def loss(self, features, labels, reduction="mean"):
+    def loss(self, features: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
         """Cross-entropy with the margin (training mode) + λ · the negative log-likelihood of the own component."""
         halves, log_scales = self._parts(features)
         _check_labels(self, features, labels)
@@ -120,17 +122,19 @@ class LargeMarginGaussianMixture(nn.Module):
 class MaxMahalanobisLDA(nn.Module):
     """Softmax cross-entropy on distances to preset centers (L, d) (Pang et al. 2018; Eq. 10)."""
 
-    def __init__(self, centers, scale=0.5):
+    centers: Tensor
+
+    def __init__(self, centers: Tensor, scale: float = 0.5):
         super().__init__()
         self.num_classes, self.feature_dim = _keep_centers(self, centers)
         self.scale = _positive("scale", scale)
 
-    def logits(self, features):
+    def logits(self, features: Tensor) -> Tensor:
         """-scale · ‖z - μ_l‖², as (N, L)."""
         _check_features(self, features)
         return -self.scale * squared_distances(features, self.centers)
 
-    def loss(self, features, labels, reduction="mean"):
+    def loss(self, features: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
         """-log softmax(logits)_y: (N,) for reduction "none", else a scalar."""
         logits = self.logits(features)
         _check_labels(self, features, labels)
@@ -143,7 +147,9 @@ class MaxMahalanobisCenter(nn.Module):
     f(r) is r²/2 ("squared", the paper's), r ("absolute") or Huber's r²/2 up to δ = `delta` and δ (r - δ/2) beyond (App. B.2).
     """
 
-    def __init__(self, centers, form="squared", scale=0.5, delta=1.0):
+    centers: Tensor
+
+    def __init__(self, centers: Tensor, form: str = "squared", scale: float = 0.5, delta: float = 1.0):
         super().__init__()
         self.num_classes, self.feature_dim = _keep_centers(self, centers)
         if form not in ("squared", "absolute", "huber"):
@@ -159,12 +165,12 @@ class MaxMahalanobisCenter(nn.Module):
             return 2 * self.scale * distance
         return 2 * self.scale * torch.where(distance <= self.delta, squared / 2, self.delta * (distance - self.delta / 2))
 
-    def logits(self, features):
+    def logits(self, features: Tensor) -> Tensor:
         """Minus the loss for every label, as (N, L): -scale · ‖z - μ_l‖² in the squared form."""
         _check_features(self, features)
         return -self._penalty(squared_distances(features, self.centers))
 
-    def loss(self, features, labels, reduction="mean"):
+    def loss(self, features: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
         """L_MMC(z, y): (N,) for reduction "none", else a scalar; equal to -logits[y] at the cost of one distance."""
         _check_features(self, features)
         _check_labels(self, features, labels)
@@ -177,23 +183,25 @@ class ElasticMaxMahalanobisCenter(nn.Module):
     The parameters are the means' whitened offsets δ, μ = μ* + √α δ, so that SGD is stable for any α and MMC is its limit α → 0.
     """
 
-    def __init__(self, centers, alpha=1.0, scale=0.5):
+    centers: Tensor
+
+    def __init__(self, centers: Tensor, alpha: float = 1.0, scale: float = 0.5):
         super().__init__()
         self.num_classes, self.feature_dim = _keep_centers(self, centers)
         self.alpha, self.scale = _positive("alpha", alpha), _positive("scale", scale)
         self.offsets = nn.Parameter(torch.zeros_like(self.centers))
 
     @property
-    def means(self):
+    def means(self) -> Tensor:
         """μ = μ* + √α δ, as (L, d)."""
         return self.centers + math.sqrt(self.alpha) * self.offsets
 
-    def logits(self, features):
+    def logits(self, features: Tensor) -> Tensor:
         """-scale · ‖z - μ_l‖², as (N, L)."""
         _check_features(self, features)
         return -self.scale * squared_distances(features, self.means)
 
-    def loss(self, features, labels, reduction="mean"):
+    def loss(self, features: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
         """scale · (‖z - μ_y‖² + ‖μ_y - μ*_y‖² / α): (N,) for reduction "none", else a scalar."""
         _check_features(self, features)
         _check_labels(self, features, labels)

@@ -1,8 +1,11 @@
 """The paper's networks for small images, and Classifier: a backbone that makes features, a head that makes logits of them."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from mmclib import checks
 
@@ -19,16 +22,19 @@ class Classifier(nn.Module):
     (ValueError); pixel values only on a CPU, where looking at them costs no synchronisation. `features` is the unchecked fast path.
     """
 
-    def __init__(self, backbone, head, mean=None):
+    mean: Tensor
+    head: Any  # a module with num_classes, logits(features) and loss(features, labels, reduction)
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, mean: Tensor | None = None):
         super().__init__()
         self.backbone, self.head = backbone, head
         self.register_buffer("mean", torch.zeros(1, 1, 1) if mean is None else torch.as_tensor(mean, dtype=torch.float32).clone())
 
-    def features(self, images):
+    def features(self, images: Tensor) -> Tensor:
         """Features z, (N, feature_dim), of images (N, C, H, W)."""
         return self.backbone(images - self.mean)
 
-    def forward(self, images):
+    def forward(self, images: Tensor) -> Tensor:
         if not torch.compiler.is_compiling():
             checks.check_images(images, values=images.device.type == "cpu")
         return self.head.logits(self.features(images))
@@ -41,7 +47,7 @@ class Classifier(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
-def resnet(blocks=5, version=2, in_channels=3, feature_dim=256) -> nn.Module:
+def resnet(blocks: int = 5, version: int = 2, in_channels: int = 3, feature_dim: int = 256) -> nn.Module:
     """Return the residual network of the authors' code (Keras' cifar10_resnet) up to its features, for images of any size.
 
     Version 2 has 9 * blocks + 2 layers, bottleneck pre-activation blocks and widths 64, 128, 256 (He et al., 2016b); version 1 has
@@ -68,7 +74,7 @@ def resnet(blocks=5, version=2, in_channels=3, feature_dim=256) -> nn.Module:
     return _initialised(nn.Sequential(*layers, GlobalAveragePool(), nn.Linear(width_in, feature_dim)))
 
 
-def small_convnet(in_channels=1, feature_dim=64, width=32) -> nn.Module:
+def small_convnet(in_channels: int = 1, feature_dim: int = 64, width: int = 32) -> nn.Module:
     """Return four 3 x 3 convolutions (two of them with stride 2; widths w, w, 2w, 2w) up to the features; trains in seconds on digits."""
     layers = []
     for source, target, stride in ((in_channels, width, 1), (width, width, 2), (width, 2 * width, 1), (2 * width, 2 * width, 2)):
@@ -77,7 +83,8 @@ def small_convnet(in_channels=1, feature_dim=64, width=32) -> nn.Module:
     return _initialised(nn.Sequential(*layers, GlobalAveragePool(), nn.Linear(2 * width, feature_dim)))
 
 
-def airbench(widths=(64, 256, 256), stem="learned", in_channels=3, feature_dim=256, feature_scale=1.0) -> nn.Module:
+def airbench(widths: Sequence[int] = (64, 256, 256), stem: str = "learned", in_channels: int = 3, feature_dim: int = 256,
+             feature_scale: float = 1.0) -> nn.Module:
     """Return the body of airbench94 (Jordan, 2024) up to its features: high accuracy for little computation, not the paper's ResNet.
 
     A 2 x 2 convolution to 24 channels (the stem), then for each width a group of convolution, max-pooling and convolution, each
@@ -107,14 +114,16 @@ def airbench(widths=(64, 256, 256), stem="learned", in_channels=3, feature_dim=2
 class WhitenedConv2d(nn.Conv2d):
     """A 2 x 2 convolution with fixed filters, set by `whiten`, and a learned bias."""
 
-    def __init__(self, in_channels, out_channels):
+    bias: nn.Parameter
+
+    def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 2)
         self.weight.requires_grad_(False)
         nn.init.zeros_(self.bias)
 
 
 @torch.no_grad()
-def whiten(network, images, epsilon=5e-4) -> None:
+def whiten(network: nn.Module, images: Tensor, epsilon: float = 5e-4) -> None:
     """Set the fixed filters of a "whitened" stem to the principal directions of the 2 x 2 patches of images (N, C, H, W), scaled to
     unit variance, and their negatives."""
     stem = next(module for module in network.modules() if isinstance(module, WhitenedConv2d))
@@ -127,38 +136,38 @@ def whiten(network, images, epsilon=5e-4) -> None:
 class GlobalMaxPool(nn.Module):
     """(N, C, H, W) -> (N, C)."""
 
-    def forward(self, maps):
+    def forward(self, maps: Tensor) -> Tensor:
         return maps.amax((2, 3))
 
 
 class Multiplied(nn.Module):
     """Multiply by a constant, in float32 at least."""
 
-    def __init__(self, factor):
+    def __init__(self, factor: float):
         super().__init__()
         self.factor = float(factor)
 
-    def forward(self, values):
+    def forward(self, values: Tensor) -> Tensor:
         return values.float() * self.factor if values.dtype in (torch.float16, torch.bfloat16) else values * self.factor
 
 
 class GlobalAveragePool(nn.Module):
     """(N, C, H, W) -> (N, C)."""
 
-    def forward(self, maps):
+    def forward(self, maps: Tensor) -> Tensor:
         return maps.mean((2, 3))
 
 
 class BasicBlock(nn.Module):
     """Version 1: relu(x + BN(conv3(relu(BN(conv3(x)))))), with a 1 x 1 convolution on the shortcut where the width changes."""
 
-    def __init__(self, width_in, width, stride):
+    def __init__(self, width_in: int, width: int, stride: int):
         super().__init__()
         self.conv1, self.norm1 = _conv(width_in, width, 3, stride), _norm(width)
         self.conv2, self.norm2 = _conv(width, width, 3), _norm(width)
         self.shortcut = _conv(width_in, width, 1, stride) if width_in != width else nn.Identity()
 
-    def forward(self, maps):
+    def forward(self, maps: Tensor) -> Tensor:
         inner = F.relu(self.norm1(self.conv1(maps)))
         return F.relu(self.shortcut(maps) + self.norm2(self.conv2(inner)))
 
@@ -166,7 +175,7 @@ class BasicBlock(nn.Module):
 class PreActivationBottleneck(nn.Module):
     """Version 2: x + conv1(r(conv3(r(conv1(r(x)))))) with r = relu(BN(.)), and a 1 x 1 convolution on each stage's first shortcut."""
 
-    def __init__(self, width_in, inner, width, stride, activate=True):
+    def __init__(self, width_in: int, inner: int, width: int, stride: int, activate: bool = True):
         super().__init__()
         self.activate = nn.Sequential(_norm(width_in), nn.ReLU()) if activate else nn.Identity()
         self.conv1, self.norm1 = _conv(width_in, inner, 1, stride), _norm(inner)
@@ -174,7 +183,7 @@ class PreActivationBottleneck(nn.Module):
         self.conv3 = _conv(inner, width, 1)
         self.shortcut = _conv(width_in, width, 1, stride) if width_in != width else nn.Identity()
 
-    def forward(self, maps):
+    def forward(self, maps: Tensor) -> Tensor:
         inner = F.relu(self.norm1(self.conv1(self.activate(maps))))
         return self.shortcut(maps) + self.conv3(F.relu(self.norm2(self.conv2(inner))))
 

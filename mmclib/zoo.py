@@ -2,15 +2,21 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from mmclib import checkpoints, data, losses, models
+
+__all__ = ["FOLDER", "PRESET", "assemble", "load_released", "released", "released_path"]
 
 FOLDER = Path(__file__).resolve().parent.parent / "released"
 PRESET = ("mmlda", "mmc", "mmc-rand", "mmc-hm", "emc")  # losses whose centers are not trained but given
 
 
-def assemble(network, loss, num_classes, centers, mean) -> models.Classifier:
+def assemble(network: Mapping, loss: Mapping, num_classes: int, centers: Tensor | None, mean: Tensor) -> models.Classifier:
     """An untrained network with its loss as the head, drawn from torch's global generator.
 
     `network` is a mapping with "architecture" ("resnet", "small_convnet" or "airbench") and "feature_dim", a resnet's also with "blocks"
@@ -20,22 +26,22 @@ def assemble(network, loss, num_classes, centers, mean) -> models.Classifier:
     Further keys are not looked at. Raises ValueError for an unknown architecture or loss, and for what one of them misses.
     """
     dim, channels = _setting(network, "feature_dim"), len(mean)
+    scale = 1.0 if centers is None else round(centers.norm(dim=1).mean().item(), 3)
     backbones = {
         "resnet": lambda: models.resnet(_setting(network, "blocks"), _setting(network, "version"), channels, dim),
         "small_convnet": lambda: models.small_convnet(channels, dim),
         # Features begin in units of the norm of the centers that they are drawn to: training is then the same for every C_MM.
         "airbench": lambda: models.airbench(_setting(network, "widths"), _setting(network, "stem"), channels, dim, scale),
     }
-    scale = 1.0 if centers is None else round(centers.norm(dim=1).mean().item(), 3)
-    squared = {"form": loss.get("form") or "squared"}
+    given: Any = centers  # None for heads that take none, which is seen to before any is made
     heads = {
         "sce": lambda: losses.SoftmaxCrossEntropy(num_classes, dim),
         "center": lambda: losses.CenterLoss(num_classes, dim),
         "lgm": lambda: losses.LargeMarginGaussianMixture(num_classes, dim),
-        "mmlda": lambda: losses.MaxMahalanobisLDA(centers, scale=_setting(loss, "scale")),
-        "emc": lambda: losses.ElasticMaxMahalanobisCenter(centers, alpha=_setting(loss, "alpha"), scale=_setting(loss, "scale")),
+        "mmlda": lambda: losses.MaxMahalanobisLDA(given, scale=_setting(loss, "scale")),
+        "emc": lambda: losses.ElasticMaxMahalanobisCenter(given, alpha=_setting(loss, "alpha"), scale=_setting(loss, "scale")),
         **dict.fromkeys(("mmc", "mmc-rand", "mmc-hm"),  # one loss around other centers
-                        lambda: losses.MaxMahalanobisCenter(centers, scale=_setting(loss, "scale"), **squared)),
+                        lambda: losses.MaxMahalanobisCenter(given, loss.get("form") or "squared", _setting(loss, "scale"))),
     }
     architecture, name = _known(network, "architecture", backbones), _known(loss, "loss", heads)
     if (centers is None) == (name in PRESET):
@@ -51,14 +57,23 @@ def released() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
 
 
-def load_released(name) -> models.Classifier:
-    """Return a trained model that comes with the repository (released/), in float32 and evaluation mode, on the CPU.
-
-    Raises ValueError for an unknown name, naming those there are, and for a file whose sha256 is not the one in its card.
-    """
+def released_path(name: str) -> Path:
+    """Return the file of a released model. Raises ValueError for an unknown name, naming those there are and where they are."""
     path = FOLDER / f"{name}.safetensors"
     if not path.exists():
+        if not FOLDER.is_dir():
+            raise ValueError(f"released model {name!r} is in a clone of the repository, not in the installed package; load it in a clone")
         raise ValueError(f"there is no released model {name!r}; known: {', '.join(released()) or 'none'}")
+    return path
+
+
+def load_released(name: str) -> models.Classifier:
+    """Return a trained model that comes with the repository (released/), in float32 and evaluation mode, on the CPU.
+
+    Nothing is fetched. Raises ValueError for an unknown name, naming those there are, and for a file whose sha256 is not the one in its
+    card.
+    """
+    path = released_path(name)
     card = path.with_suffix(".json")
     try:
         told = json.loads(card.read_bytes())["sha256"]

@@ -1,9 +1,13 @@
 """environment.yml, pyproject.toml and the locks agree, and hold no address."""
 
+import os
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
@@ -13,8 +17,11 @@ from artifact.experiment import ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
+LOCKS = ("requirements.lock", "requirements-cuda.lock", "requirements-nodeps.lock", "requirements-docs.lock")
+
+
 def pins():
-    lines = [line for name in ("requirements.lock", "requirements-nodeps.lock") for line in (ROOT / name).read_text().splitlines()]
+    lines = [line for name in LOCKS for line in (ROOT / name).read_text().splitlines()]
     requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
     assert all(len(r.specifier) == 1 and next(iter(r.specifier)).operator == "==" for r in requirements), "exact pins only"
     return {re.sub("[-_.]+", "-", r.name).lower(): Version(next(iter(r.specifier)).version) for r in requirements}
@@ -36,10 +43,49 @@ def test_the_declared_bounds_are_honest():
 def test_conda_takes_the_same_lock_and_python():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     assert "python=3.11" in environment["dependencies"]
-    assert {"-r requirements.lock", "-e ."} <= set(environment["dependencies"][-1]["pip"])
+    assert {"-r requirements.lock", "-r requirements-cuda.lock", "-e ."} <= set(environment["dependencies"][-1]["pip"])
     assert f"CONDA_DEFAULT_ENV),{environment['name']})" in (ROOT / "Makefile").read_text()
 
 
 def test_no_lock_names_an_address():
-    for name in ("requirements.lock", "requirements-nodeps.lock", "environment.yml", "pyproject.toml"):
+    for name in (*LOCKS, "environment.yml", "pyproject.toml", "Makefile", *map(str, (ROOT / ".github" / "workflows").glob("*.yml"))):
         assert not re.search(r"https?://|file:|--index|--find-links", (ROOT / name).read_text()), name
+
+
+def test_the_lock_without_cuda_holds_nothing_of_cuda():
+    assert not [line for line in (ROOT / "requirements.lock").read_text().splitlines() if re.match("nvidia|cuda|triton", line)]
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="no make here")
+@pytest.mark.parametrize(("torch", "fails", "installed"), [
+    ("cuda", False, ["-r requirements.lock -r requirements-cuda.lock", "--no-deps -r requirements-nodeps.lock -e ."]),
+    ("cpu", False, ["--torch-backend cpu -r requirements.lock", "--no-deps -r requirements-nodeps.lock -e ."]),
+    ("cpu", True, ["--torch-backend cpu -r requirements.lock", "-r requirements.lock -r requirements-cuda.lock",
+                   "--no-deps -r requirements-nodeps.lock -e ."]),
+])
+def test_without_a_driver_the_cpu_build_is_tried_first(torch, fails, installed, tmp_path):
+    """The installer is one that writes down what it is asked for; without a network the larger build must still be tried."""
+    for name in (*LOCKS, "pyproject.toml", "Makefile"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    uv = tmp_path / "bin" / "uv"
+    uv.parent.mkdir()
+    uv.write_text(f"""#!/bin/sh
+if [ "$1" = venv ]; then mkdir -p .venv; exit; fi
+echo "$@" >> asked
+case "$*" in *--torch-backend*) exit {int(fails)};; esac
+""")
+    uv.chmod(0o755)
+    path = {"PATH": f"{uv.parent}:{os.environ['PATH']}"}
+    subprocess.run(["make", "setup", f"TORCH={torch}"], cwd=tmp_path, check=True, env={**os.environ, **path, "CONDA_DEFAULT_ENV": ""})
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert asked == [f"pip install --quiet --python .venv/bin/python {what}" for what in installed]
+    assert (tmp_path / ".venv" / "ready").read_text().strip() == str(tmp_path.resolve())
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.name)
+def test_a_workflow_pins_its_actions_and_runs_commands_that_the_readme_or_contributing_names(path):
+    steps = [step for job in yaml.safe_load(path.read_text())["jobs"].values() for step in job["steps"]]
+    used, run = ([step[key] for step in steps if key in step] for key in ("uses", "run"))
+    assert used and all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action) for action in used)
+    told = (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()
+    assert all(re.match(r"make \w+", command)[0] in told for command in run)

@@ -24,6 +24,7 @@ class Item:
     values: pd.DataFrame | None = None  # every number in long form
     figure: object = None
     notes: str = ""
+    intervals: dict | None = None  # (row, column) of the table -> number and 95 % interval, where `values` are not by method and title
 
     def __post_init__(self):
         if self.figure is not None:  # drawn through pyplot, which would show it a second time in a notebook and keep it for ever
@@ -100,6 +101,11 @@ def correct(profile: Profile, spec: items.Evaluation) -> np.ndarray:
     """Which images were still classified correctly, as booleans."""
     receipt = _receipt(profile, spec)
     return unpack(receipt["results"]["correct"], receipt["data"]["images"])
+
+
+def mean_interval(mean: float, standard_error: float) -> dict:
+    """A mean of what is not negative, with its 95 % interval, as `number`."""
+    return {"accuracy": mean, "low": max(0.0, mean - 1.96 * standard_error), "high": mean + 1.96 * standard_error}
 
 
 def worst(flags: list[np.ndarray]) -> dict:

@@ -4,9 +4,22 @@ import pandas as pd
 
 from artifact import items
 from artifact.exhibits import figures
-from artifact.exhibits.exhibit import Item, NotPlanned, epsilon_text, evaluation, figure_title, number, pivot, shown, with_interval
+from artifact.exhibits.exhibit import (
+    Item,
+    NotPlanned,
+    correct,
+    epsilon_text,
+    evaluation,
+    figure_title,
+    mean_interval,
+    number,
+    pivot,
+    shown,
+    with_interval,
+)
 from artifact.experiment import ROOT, Profile
 from artifact.methods import label, short
+from mmclib.intervals import wilson_interval
 
 NO_PAPER = "The paper's cells are lost in the source: paper: not available."
 
@@ -20,11 +33,13 @@ def _methods(section, methods):
 
 def table_2_distortion(profile: Profile, methods: list[str] | None = None) -> Item:
     """Table 2, part I: mean minimal l_2 distortion under C&W."""
-    rows, long = {}, []
+    rows, long, intervals = {}, [], {}
     for model in _methods(profile.carlini_wagner, methods):
         cells = {goal: evaluation(profile, spec) for goal, spec in items.carlini_wagner(profile, model).items()}
         rows[label(profile, model)] = {f"C&W {goal}": f"{cell['mean_distortion']:.3f}" if cell["mean_distortion"] else "none found"
                                     for goal, cell in cells.items()}
+        intervals |= {(label(profile, model), f"C&W {goal}"): mean_interval(cell["mean_distortion"], cell["standard_error"])
+                      for goal, cell in cells.items() if cell["mean_distortion"]}
         long += [{"model": model, "goal": goal, "mean_distortion": cell["mean_distortion"], "standard_error": cell["standard_error"],
                   "success": cell["success"]} for goal, cell in cells.items()]
     values = pd.DataFrame(long)
@@ -51,6 +66,7 @@ def table_2_distortion(profile: Profile, methods: list[str] | None = None) -> It
         values.round(6),
         notes=f"{plan.images} images, {plan.binary_search_steps} binary-search steps of {plan.steps} iterations, "
         f"c0 = {plan.initial_const}, learning rate {plan.learning_rate}; 0 where the clean image is misclassified. {NO_PAPER}",
+        intervals=intervals,
     )
 
 
@@ -100,18 +116,23 @@ def table_3(profile: Profile, methods: list[str] | None = None) -> Item:
         None,
         values.round(4),
         notes=NO_PAPER,
+        intervals={(name, f"batch {count}"): cell for count, cell in cells.items()},
     )
 
 
 def table_2_transformations(profile: Profile, methods: list[str] | None = None) -> Item:
     """Table 2, part III: accuracy under noise and rotation, the mean over several draws."""
-    rows, long, plan = {}, [], profile.transformations
+    rows, long, intervals, plan = {}, [], {}, profile.transformations
     for model in _methods(plan, methods):
         rows[label(profile, model)] = {}
         for kind, specs in items.transformations(profile, model).items():
-            draws = [100 * evaluation(profile, spec)["accuracy"] for spec in specs]
+            flags = [correct(profile, spec) for spec in specs]
+            draws = [100 * found.mean() for found in flags]
             title = f"noise σ = {plan.sigma:g}" if kind == "noise" else f"rotation ±{plan.degrees:g}°"
             rows[label(profile, model)][title] = f"{sum(draws) / len(draws):.1f}"
+            # An image counts once however often it is drawn: as if its draws told nothing beyond their mean.
+            low, high = wilson_interval(sum(found.sum() for found in flags) / len(flags), len(flags[0]))
+            intervals[label(profile, model), title] = {"accuracy": sum(draws) / len(draws), "low": 100 * low, "high": 100 * high}
             long.append({"model": model, "column": kind, "accuracy": sum(draws) / len(draws), "low": min(draws), "high": max(draws)})
     values = pd.DataFrame(long)
     at = values[values["column"] == "rotation"].set_index("model")["accuracy"]
@@ -119,7 +140,8 @@ def table_2_transformations(profile: Profile, methods: list[str] | None = None) 
         f"{label(profile, m)} keeps {at[m]:.1f} %" for m in profile.principal(list(at.index)) if profile.models[m].adversarial != "targeted"
     )
     return Item("Table 2-III", "table_2_transformations", "Accuracy (%) under general transformations", says, pd.DataFrame(rows).T, None,
-                values.round(4), notes=f"{plan.images} images, mean over {plan.draws} draws (CSV: lowest and highest draw). {NO_PAPER}")
+                values.round(4), notes=f"{plan.images} images, mean over {plan.draws} draws (CSV: lowest and highest draw). {NO_PAPER}",
+                intervals=intervals)
 
 
 def figure_4(profile: Profile, methods: list[str] | None = None) -> Item:

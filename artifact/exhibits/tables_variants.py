@@ -14,6 +14,7 @@ from artifact.exhibits.exhibit import (
     epsilon_text,
     evaluation,
     figure_title,
+    mean_interval,
     number,
     pivot,
     shown,
@@ -54,7 +55,7 @@ def _title(profile: Profile, column: str) -> str:
 def table_4(profile: Profile, methods: list[str] | None = None) -> Item:
     """Table 4: the methods on 100 classes."""
     chosen = _chosen(profile.cifar100.models if profile.cifar100 else [], methods)
-    rows, long = {}, []
+    rows, long, intervals = {}, [], {}
     for model in chosen:
         cells = {column: evaluation(profile, spec) for column, spec in variants.table_4(profile, model).items()}
         texts = {
@@ -62,6 +63,11 @@ def table_4(profile: Profile, methods: list[str] | None = None) -> Item:
             for column, cell in cells.items()
         }
         rows[label(profile, model)] = {_title(profile, column): text for column, text in texts.items()}
+        intervals |= {
+            (label(profile, model), _title(profile, column)):
+            number(cell) if not column.startswith("cw_") else mean_interval(cell["mean_distortion"], cell["standard_error"])
+            for column, cell in cells.items() if not column.startswith("cw_") or cell["mean_distortion"]
+        }
         long += [{"method": label(profile, model), "column": column, "mean_distortion": cell["mean_distortion"]} if column.startswith("cw_")
                  else {"method": label(profile, model), "column": column, **number(cell)} for column, cell in cells.items()]
     data = NAMES[profile.dataset(chosen[0])]
@@ -75,6 +81,7 @@ def table_4(profile: Profile, methods: list[str] | None = None) -> Item:
         pd.DataFrame(long).round(4),
         notes="MMC under its adaptive objectives, the others under cross-entropy; the last column, beyond the paper, is the margin "
         f"for all. {NO_PAPER}",
+        intervals=intervals,
     )
 
 
@@ -97,12 +104,14 @@ def table_5(profile: Profile, methods: list[str] | None = None) -> Item:
     """Table 5: a shallower and a deeper network."""
     networks = profile.depth.networks if profile.depth else {}
     _chosen([model for group in networks.values() for model in group], methods)
-    rows, long = {}, []
+    rows, long, intervals = {}, [], {}
     for network, group in networks.items():
         for model in group if methods is None else [model for model in group if model in methods]:
             cells = {column: number(evaluation(profile, spec)) for column, spec in variants.table_5(profile, model).items()}
             data = NAMES[profile.dataset(model)]
-            rows[f"{data}, {network}, {label(profile, model)}"] = {_title(profile, column): shown(cell) for column, cell in cells.items()}
+            name = f"{data}, {network}, {label(profile, model)}"
+            rows[name] = {_title(profile, column): shown(cell) for column, cell in cells.items()}
+            intervals |= {(name, _title(profile, column)): cell for column, cell in cells.items()}
             long += [
                 {"data": data, "network": network, "method": label(profile, model), "column": column, **cell}
                 for column, cell in cells.items()
@@ -116,6 +125,7 @@ def table_5(profile: Profile, methods: list[str] | None = None) -> Item:
         None,
         pd.DataFrame(long).round(4),
         notes=f"MMC under its adaptive objectives, SCE under cross-entropy; last column: the margin for both. {NO_PAPER}",
+        intervals=intervals,
     )
 
 

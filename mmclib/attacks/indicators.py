@@ -4,6 +4,8 @@ Each returns bool (N,), True where the indicator is raised. A raised one does no
 no evidence of its strength. Some ask the model, some read `record_losses` (steps + 1, N): values of an objective that attacks maximise.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,11 @@ from mmclib.attacks.door import begin
 from mmclib.attacks.objectives import Objective
 from mmclib.attacks.pgd import pgd
 from mmclib.checks import check_label_form, check_setting
+
+__all__ = [
+    "incomplete_optimisation", "record_losses", "silent_success", "transfer_failure", "unavailable_gradients", "unbounded_failure",
+    "unstable_predictions",
+]
 
 
 def record_losses(model: nn.Module, images: Tensor, labels: Tensor, *, targets: Tensor | None = None, objective: Objective = "margin",
@@ -115,7 +122,8 @@ def transfer_failure(model: nn.Module, crafted: Tensor, labels: Tensor, success:
         return success.to(rank.device) & (rank < 2)
 
 
-def unbounded_failure(model: nn.Module, images: Tensor, labels: Tensor, *, targets: Tensor | None = None, attack=pgd, **settings) -> Tensor:
+def unbounded_failure(model: nn.Module, images: Tensor, labels: Tensor, *, targets: Tensor | None = None, attack: Callable = pgd,
+                      **settings) -> Tensor:
     """Raised where not even an attack that may change every pixel to anything succeeds: it is the attack that fails, not the ball.
 
     PGD of 100 steps of 0.1 with epsilon 1 unless another attack or settings are named. Images (N, C, H, W) in [0, 1], labels and

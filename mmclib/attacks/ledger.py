@@ -19,6 +19,10 @@ class GradientMaskingWarning(UserWarning):
 class GradientShares:
     """How many gradients vanished, of whatever has `gradients`, `vanished` and `vanished_first`."""
 
+    gradients: torch.Tensor
+    vanished: torch.Tensor
+    vanished_first: torch.Tensor
+
     @property
     def zero_gradients(self) -> float:
         """Share of the attacked images whose first input gradient is exactly zero."""

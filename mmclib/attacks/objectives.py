@@ -8,53 +8,59 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = [
+    "OBJECTIVES", "Objective", "best_other", "cross_entropy", "divided", "logit_of", "margin", "resolve", "success_margin", "targeted_1",
+    "targeted_2", "untargeted_1", "untargeted_2",
+]
 
 Objective = str | Callable[..., torch.Tensor]  # a name in OBJECTIVES, or a function as below
 
 
-def logit_of(logits, labels):
+def logit_of(logits: Tensor, labels: Tensor) -> Tensor:
     """Pick each row's logit of its label, (N,)."""
     return logits.gather(1, labels[:, None]).squeeze(1)
 
 
-def best_other(logits, labels):
+def best_other(logits: Tensor, labels: Tensor) -> Tensor:
     """Return each row's largest logit of a class other than its label, (N,); masked by -inf, so negative logits are no trap."""
     return logits.scatter(1, labels[:, None], -torch.inf).amax(1)
 
 
-def cross_entropy(features, logits, labels, targets):
+def cross_entropy(features: Tensor | None, logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
     """Cross-entropy of the true label, or minus that of the target where one is given (Goodfellow et al., 2015)."""
     if targets is None:
         return F.cross_entropy(logits, labels, reduction="none")
     return -F.cross_entropy(logits, targets, reduction="none")
 
 
-def untargeted_1(features, logits, labels, targets):
+def untargeted_1(features: Tensor | None, logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
     """Move away from the own center: L_MMC(z, y) = -logit_y (L_Ada^{un,1}, negated because attacks maximise)."""
     return -logit_of(logits, labels)
 
 
-def untargeted_2(features, logits, labels, targets):
+def untargeted_2(features: Tensor | None, logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
     """Close in on the nearest other center: logit_other - logit_y (L_Ada^{un,2}); positive when fooled."""
     return best_other(logits, labels) - logit_of(logits, labels)
 
 
-def targeted_1(features, logits, labels, targets):
+def targeted_1(features: Tensor | None, logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     """Move to the target's center: logit_t (L_Ada^{tar,1})."""
     return logit_of(logits, targets)
 
 
-def targeted_2(features, logits, labels, targets):
+def targeted_2(features: Tensor | None, logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     """Move from the own center to the target's: logit_t - logit_y (L_Ada^{tar,2})."""
     return logit_of(logits, targets) - logit_of(logits, labels)
 
 
-def margin(features, logits, labels, targets):
+def margin(features: Tensor | None, logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
     """The margin of Appendix B.4, whichever is meant: untargeted_2 without targets, targeted_2 with them."""
     return untargeted_2(features, logits, labels, targets) if targets is None else targeted_2(features, logits, labels, targets)
 
 
-def success_margin(features, logits, labels, targets):
+def success_margin(features: Tensor | None, logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
     """Carlini & Wagner's own f, negated: logit_t - max_{l != t} logit_l with targets, else untargeted_2; positive exactly on
     success.
 
@@ -66,7 +72,7 @@ def success_margin(features, logits, labels, targets):
     return logit_of(logits, targets) - best_other(logits, targets)
 
 
-def divided(objective, by):
+def divided(objective: Objective, by: float) -> Callable[..., Tensor]:
     """Return the objective on logits divided by `by`: what saturates in the softmax at one scale has gradients at another."""
     chosen = resolve(objective, None)
 
@@ -75,10 +81,11 @@ def divided(objective, by):
     return on_divided_logits
 
 
-OBJECTIVES = {f.__name__: f for f in (margin, cross_entropy, untargeted_1, untargeted_2, targeted_1, targeted_2, success_margin)}
+OBJECTIVES: dict[str, Callable[..., Tensor]] = {
+    f.__name__: f for f in (margin, cross_entropy, untargeted_1, untargeted_2, targeted_1, targeted_2, success_margin)}
 
 
-def resolve(objective, targets):
+def resolve(objective: Objective, targets: Tensor | None) -> Callable[..., Tensor]:
     """Return the objective function for a name or callable.
 
     Raises ValueError for an unknown name, or for an objective that needs targets when there are none (or the reverse).

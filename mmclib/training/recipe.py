@@ -4,6 +4,8 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
+from mmclib.attacks.objectives import Objective
+
 
 @dataclass(frozen=True)
 class AdversarialTraining:
@@ -19,7 +21,7 @@ class AdversarialTraining:
     epsilon: float = 8 / 255
     step_size: float = 2 / 255
     steps: int = 10
-    objective: object = "cross_entropy"  # a name or a callable, see mmclib.attacks.objectives
+    objective: Objective = "cross_entropy"  # a name or a callable, see mmclib.attacks.objectives
     noise: float = 0.0
     guard: float | None = None
 
@@ -29,7 +31,7 @@ class AdversarialTraining:
         _at_least(0, epsilon=self.epsilon, step_size=self.step_size, noise=self.noise, guard=self.guard or 0)
         _at_least(1, steps=self.steps)
 
-    def two_steps(self):
+    def two_steps(self) -> "AdversarialTraining":
         """Return what the guard goes on with."""
         return dataclasses.replace(self, steps=2, step_size=self.epsilon / 2, noise=0.0)
 
@@ -55,7 +57,7 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 2e-4
     shift: float = 0.1
-    flip: object = True
+    flip: bool | str = True
     adversarial: AdversarialTraining | None = None
     optimizer: str = "sgd"
     other_rate: float = 0.002
@@ -77,7 +79,7 @@ class Recipe:
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {getattr(self, name)!r}")
 
-    def rate(self, epoch, step=0, steps=1) -> float:
+    def rate(self, epoch: int, step: int = 0, steps: int = 1) -> float:
         """Return the share of its full value that a learning rate has at a step of an epoch (both from 0) of `steps` steps."""
         if self.schedule == "steps":
             return self.decay ** sum(epoch >= milestone for milestone in self.milestones)

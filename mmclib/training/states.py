@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from mmclib import checkpoints
+from mmclib.models import Classifier
 from mmclib.training.recipe import Recipe
 from mmclib.training.step import TrainingStep
 
@@ -31,22 +32,25 @@ class State:
 class Run:
     """What a training works on and with."""
 
-    model: torch.nn.Module
+    model: Classifier
     optimizers: list
-    stepper: TrainingStep
+    stepper: TrainingStep | None  # once precision and compilation are known
     images: torch.Tensor
     labels: torch.Tensor
     test: tuple
     recipe: Recipe
     seed: int
-    folder: Path | None
+    folder: str | Path | None
     settings: dict  # what a state must agree in to be resumed from
 
 
 def begin_epoch(state, epoch, steps, device):
     state.epoch, state.step = epoch, 0
-    state.losses = torch.zeros(steps, device=device)
-    state.correct = torch.zeros(steps, dtype=torch.int64, device=device)
+    state.losses, state.correct = _nothing(steps, device)
+
+
+def _nothing(steps, device):
+    return torch.zeros(steps, device=device), torch.zeros(steps, dtype=torch.int64, device=device)
 
 
 def not_finite(what, state, recipe, batch_number):
@@ -110,8 +114,7 @@ def save(run, state):
 
 def resume(run, steps, device):
     """Return the state to go on from, and of its settings those that were left to the machine (none where there is no state)."""
-    state = State(0, 0, [], 0.0, None, None)
-    begin_epoch(state, 0, steps, device)
+    state = State(0, 0, [], 0.0, *_nothing(steps, device))
     found = checkpoints.load_state(run.folder) if run.folder is not None else None
     if found is None:
         return state, {}

@@ -27,7 +27,8 @@ class TrainingStep:
         self.attack = recipe.adversarial  # what the guard against catastrophic overfitting may replace
         self.bfloat16 = precision == "bfloat16"
         self.compiled_features = torch.compile(model.features, dynamic=False) if compiled else model.features
-        self.graph, self.graph_rate, self.calls = None, None, 0
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.graph_rate, self.calls = None, 0
         # A learning rate is baked into a CUDA graph: worth it where the rate holds for epochs.
         self.graphed = compiled and next(model.parameters()).is_cuda and recipe.schedule == "steps"
 
@@ -46,13 +47,14 @@ class TrainingStep:
             torch.cuda.current_stream().wait_stream(side)
             return results
         rate = self.optimizers[0].param_groups[0]["lr"]
-        if self.graph is None or rate != self.graph_rate:
-            self._capture(inputs)
+        graph = self.graph
+        if graph is None or rate != self.graph_rate:
+            graph = self._capture(inputs)
             self.graph_rate = rate
         for static, new in zip(self.static, inputs, strict=True):
             if static is not None:
                 static.copy_(new)
-        self.graph.replay()
+        graph.replay()
         return self.results
 
     def _capture(self, inputs):
@@ -61,6 +63,7 @@ class TrainingStep:
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
             self.results = self._step(self.compiled_features, *self.static)
+        return self.graph
 
     def _step(self, network, images, labels, targets, start):
         if start is not None:

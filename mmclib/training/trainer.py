@@ -3,17 +3,21 @@
 import contextlib
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from mmclib import attacks
 from mmclib.checks import check_labels
+from mmclib.models import Classifier
 from mmclib.seeds import derive
 from mmclib.training.batches import batch, epoch_plan
 from mmclib.training.muon import Muon
 from mmclib.training.progress import Progress
-from mmclib.training.recipe import plain
+from mmclib.training.recipe import Recipe, plain
 from mmclib.training.states import Run, begin_epoch, contents, everything, not_finite, restore, resume, save
 from mmclib.training.step import TrainingStep, best_precision, can_compile, draw, worth_compiling
 
@@ -31,14 +35,15 @@ class TrainingResult:
     all resumes, evaluation not counted); with a guard also probe (accuracy under it) and collapsed (was the epoch thrown away).
     """
 
-    model: torch.nn.Module
-    history: list
+    model: Classifier
+    history: list[dict]
     finished: bool
     precision: str  # what features were computed in
 
 
-def fit(model, train, test, *, recipe, seed, folder=None, device="cpu", precision="float32", compile="auto", stop=None,
-        progress=True) -> TrainingResult:
+def fit(model: Classifier, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], *, recipe: Recipe, seed: int,
+        folder: str | Path | None = None, device: str | torch.device = "cpu", precision: str = "float32", compile: bool | str = "auto",
+        stop: Callable[[], bool] | None = None, progress: bool = True) -> TrainingResult:
     """Train a Classifier on (uint8 images (N, C, H, W), labels (N,)); with a `folder`, go on from the state there and save into it.
 
     `stop()` is asked after each step: where it says True, the training ends there, unfinished, with its state saved. The model's mean
@@ -53,7 +58,7 @@ def fit(model, train, test, *, recipe, seed, folder=None, device="cpu", precisio
     steps = math.ceil(len(labels) / recipe.batch_size)
     if model.mean.numel() == 1:
         model.mean = images.float().mean(0) / 255
-    model.to(device, memory_format=torch.channels_last)
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's overloads
     settings = {"recipe": plain(recipe), "seed": seed, "images": list(images.shape), **contents(model, train)}
     run = Run(model, [], None, images, labels, test, recipe, seed, folder, settings)
     if precision == "auto":
@@ -71,7 +76,7 @@ def fit(model, train, test, *, recipe, seed, folder=None, device="cpu", precisio
     for group in (group for optimizer in run.optimizers for group in optimizer.param_groups if "precision" in group):
         group["precision"] = precision
     run.stepper = TrainingStep(model, run.optimizers, recipe, precision, compiled and can_compile(device))
-    if state.two_steps:
+    if state.two_steps and recipe.adversarial is not None:
         run.stepper.attack = recipe.adversarial.two_steps()
     bar = Progress(recipe, len(labels), done=state.epoch * len(labels) + state.step * recipe.batch_size, show=progress)
     clock, stop = _Clock(), stop or (lambda: False)
@@ -244,7 +249,7 @@ def _require_finite(state, recipe):
         not_finite(f"the loss became {float(losses[first])}", state, recipe, first)
 
 
-def make_optimizers(model, recipe, precision="float32") -> list:
+def make_optimizers(model: torch.nn.Module, recipe: Recipe, precision: str = "float32") -> list:
     """Return the optimizers of a model by its recipe; each group keeps its rate before the schedule as `full_rate`.
 
     Raises ValueError for a model without a parameter to train.
@@ -254,13 +259,16 @@ def make_optimizers(model, recipe, precision="float32") -> list:
         raise ValueError("the model has no parameter that requires grad: there is nothing to train")
     kernels = [parameter for parameter in parameters if parameter.ndim == 4]
     others = [parameter for parameter in parameters if parameter.ndim != 4]
+    optimizers: list[torch.optim.Optimizer] = []
     if recipe.optimizer == "muon":
-        optimizers = [Muon(kernels, recipe.learning_rate, recipe.momentum, precision=precision)] if kernels else []
-        optimizers += [torch.optim.Adam(others, lr=recipe.other_rate, betas=(0.9, 0.99))] if others else []
+        if kernels:
+            optimizers.append(Muon(kernels, recipe.learning_rate, recipe.momentum, precision=precision))
+        if others:
+            optimizers.append(torch.optim.Adam(others, lr=recipe.other_rate, betas=(0.9, 0.99)))
     else:
         groups = [{"params": kernels, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        optimizers = [torch.optim.SGD([group for group in groups if group["params"]], lr=recipe.learning_rate, momentum=recipe.momentum,
-                                      fused=parameters[0].is_cuda)]
+        optimizers.append(torch.optim.SGD([group for group in groups if group["params"]], lr=recipe.learning_rate,
+                                          momentum=recipe.momentum, fused=parameters[0].is_cuda))
     for group in (group for optimizer in optimizers for group in optimizer.param_groups):
         group["full_rate"] = group["lr"]
     return optimizers

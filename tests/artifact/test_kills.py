@@ -134,7 +134,7 @@ def test_what_a_killed_process_left_half_written_is_swept(tmp_path):
 
 
 def test_what_snakemake_refuses_is_said_with_its_reason(tiny, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(command_line, "preflight", lambda *_: None)
+    monkeypatch.setattr(command_line.preflight, "check", lambda *_, **__: None)
     (tmp_path / "file").touch()
     monkeypatch.setenv("MMC_RESULTS", str(tmp_path / "file"))
     assert command_line.main(["reproduce", "--profile", tiny.source]) == 1

@@ -102,6 +102,30 @@ def test_a_page_opens_with_the_verdicts_and_marks_the_best(tmp_path):
     assert cells["71.5"].best and cells["8.0"].paper == "24.8" and cells["8.0"].interval == "5.0–12.6"
 
 
+def test_a_table_too_wide_for_the_page_is_turned_and_its_text_checks_are_short():
+    checks = [f"check {number}" for number in range(9)]
+    table = pd.DataFrame({check: {"SCE": "ok (5.0 → 0.0)", "MMC-10": "FLAG (53.8 %)"} for check in checks})
+    found = page.grid(report.Item("Self-checks", "self_checks", "A title", "It says", table, None, pd.DataFrame({"ok": [True]})))
+    assert found.turned and found.columns == ["SCE", "MMC-10"] and [name for name, _ in found.rows] == checks
+    ok, flag = found.rows[0][1]
+    assert (ok.text, ok.interval, ok.best) == ("ok", "5.0 → 0.0", False)
+    assert (flag.text, flag.interval, flag.best) == ("FLAG", "53.8 %", True)
+    assert "interval" not in found.legend
+    assert not page.grid(report.Item("Table", "table", "A title", "It says", table[checks[:4]], None, pd.DataFrame({"ok": [True]}))).turned
+
+
+def test_every_table_of_accuracies_has_intervals_on_the_page(tmp_path):
+    profile = experiment.load_profile("quick")
+    made = {name: report.ITEMS[name](profile) for name in ("Table 2-I", "Table 2-III", "Table 3", "Table 4", "Ladder")}
+    text = page.write(profile, tmp_path, list(made.values())).read_text()
+    for stem, section in ((part.partition('"')[0], part) for part in text.split('<section id="')[1:]):
+        numbers, intervals = len(re.findall(r"<td>(?:<b>)?\d", section)), section.count("<small>")
+        assert 0 < intervals == numbers and "95 % intervals" in section, stem
+    values = made["Ladder"].values
+    worst, last = page.ladder_intervals(profile, values)["SCE", "worst case"], values[values["model"] == "sce"].iloc[-1]
+    assert [worst[name] for name in ("accuracy", "low", "high")] == [last[name] for name in ("accuracy", "low", "high")]
+
+
 def test_a_models_name_comes_from_its_fields_whatever_its_key():
     profile = experiment.load_profile("quick")
     network, model = profile.training["cifar10-at"], profile.models["at-un-mmc-10"]

@@ -1,9 +1,12 @@
 import dataclasses
+import json
 import multiprocessing
+import os
 import random
 import signal
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -93,21 +96,23 @@ def test_the_optimizer_is_the_papers():
         torch.testing.assert_close(model.state_dict()[name], tensor, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("adversarial", [None, TARGETED])
-def test_a_training_stopped_thrice_equals_one_run(adversarial, tmp_path):
-    recipe = Recipe(epochs=2, batch_size=50, milestones=(1,), flip=False, adversarial=adversarial)
+def assert_step_by_step_equals_one_run(recipe, folder):
+    """A training of six steps, interrupted after each of them, ends in the bits of one that is not; return the latter."""
     train, test = few()
     whole = fit(classifier(), train, test, recipe=recipe, seed=7, progress=False)
-    calls = 0
-    while True:
-        # Every call makes exactly one step, of the six.
-        result = fit(classifier(), train, test, recipe=recipe, seed=7, folder=tmp_path, stop=lambda: True, progress=False)
-        calls += 1
-        if result.finished:
-            break
-    assert calls == 6
+    for calls in range(1, 7):
+        result = fit(classifier(), train, test, recipe=recipe, seed=7, folder=folder, stop=lambda: True, progress=False)
+        assert result.finished == (calls == 6)
     assert same(weights(whole.model), weights(result.model))
     assert without_clock(whole.history) == without_clock(result.history)
+    return whole
+
+
+@pytest.mark.parametrize("adversarial", [None, TARGETED])
+def test_a_training_of_single_steps_equals_one_run(adversarial, tmp_path):
+    recipe = Recipe(epochs=2, batch_size=50, milestones=(1,), flip=False, adversarial=adversarial)
+    whole = assert_step_by_step_equals_one_run(recipe, tmp_path)
+    train, test = few()
     again = fit(classifier(), train, test, recipe=recipe, seed=7, folder=tmp_path, progress=False)
     assert again.finished and same(weights(whole.model), weights(again.model))
 
@@ -282,6 +287,19 @@ def test_progress_in_a_log_is_a_line_now_and_then(capsys, monkeypatch):
     assert lines[-1].startswith("epoch 2/2: loss ") and "images/s" in lines[-1] and lines[-1].endswith("min left")
 
 
+def test_progress_goes_to_the_file_that_somebody_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("mmclib.training.progress.SHOW_SECONDS", 0.0)
+    monkeypatch.setenv("MMC_PROGRESS", str(tmp_path / "sce.training"))
+    seen = []
+    monkeypatch.setattr("os.replace", lambda new, old: (seen.append(json.loads(Path(new).read_text())), os.rename(new, old)))
+    fit(classifier(), *few(), recipe=SHORT, seed=0, progress=False)
+    assert [entry["epoch"] for entry in seen] == [1, 1, 1, 2, 2, 2] and {entry["epochs"] for entry in seen} == {2}
+    assert all(entry["loss"] > 0 for entry in seen) and seen[-1]["left"] == 0 and seen[0]["left"] > 0
+    assert not list(tmp_path.iterdir()) and capsys.readouterr().err == ""
+    monkeypatch.setenv("MMC_PROGRESS", str(tmp_path / "no folder" / "sce.training"))
+    assert fit(classifier(), *few(), recipe=SHORT, seed=0).finished  # what cannot be shown ends no training
+
+
 def test_bad_input_is_one_sentence():
     train, test = few()
     for bad, words, keywords in [
@@ -332,22 +350,10 @@ def test_every_head_trains(head):
     assert history[-1]["loss"] < history[0]["loss"]
 
 
-
-
 @pytest.mark.parametrize("adversarial", [None, SINGLE_STEP])
 def test_muon_averages_and_the_guard_resume_to_the_bit(adversarial, tmp_path):
     recipe = dataclasses.replace(MUON, adversarial=adversarial)
-    train, test = few()
-    whole = fit(classifier(), train, test, recipe=recipe, seed=7, progress=False)
-    calls = 0
-    while True:
-        result = fit(classifier(), train, test, recipe=recipe, seed=7, folder=tmp_path, stop=lambda: True, progress=False)
-        calls += 1
-        if result.finished:
-            break
-    assert calls == 6
-    assert same(weights(whole.model), weights(result.model))
-    assert without_clock(whole.history) == without_clock(result.history)
+    assert_step_by_step_equals_one_run(recipe, tmp_path)
 
 
 def test_the_guard_goes_back_and_on_with_two_steps(monkeypatch, tmp_path):

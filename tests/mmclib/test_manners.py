@@ -1,0 +1,50 @@
+"""What makes mmclib pleasant to use: public names are listed and annotated, and a type checker is told so."""
+
+import inspect
+from importlib import import_module
+from importlib.resources import files
+
+import pytest
+
+import mmclib
+
+MODULES = [f"mmclib.{name}" for name in mmclib._MODULES] + ["mmclib.attacks.indicators", "mmclib.attacks.objectives"]
+
+
+def functions(module):
+    """The public functions of a module, and of its public classes the methods that are written out there."""
+    loaded = import_module(module)
+    for name in loaded.__all__:
+        value = getattr(loaded, name)
+        if inspect.isfunction(value):
+            yield name, value
+        elif inspect.isclass(value):
+            for part, method in vars(value).items():
+                if inspect.isfunction(method) and method.__module__ == value.__module__ and not part.startswith("_"):
+                    yield f"{name}.{part}", method
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_public_function_is_listed_and_annotated(module):
+    loaded = import_module(module)
+    assert set(loaded.__all__) <= set(vars(loaded)), module
+    own = {name for name, value in vars(loaded).items() if inspect.isfunction(value) and value.__module__ == module and name[0] != "_"}
+    assert own <= set(loaded.__all__), own - set(loaded.__all__)
+    for name, function in functions(module):
+        parameters = [p for p in inspect.signature(function).parameters.values() if p.name != "self" and p.kind is not p.VAR_KEYWORD]
+        bare = [p.name for p in parameters if p.annotation is p.empty]
+        assert not bare and inspect.signature(function).return_annotation is not inspect.Signature.empty, f"{module}.{name}: {bare}"
+        assert function.__doc__ or name.endswith("forward"), f"{module}.{name} has no docstring"
+
+
+def test_the_package_says_that_it_is_typed():
+    assert files("mmclib").joinpath("py.typed").is_file()
+
+
+def test_a_released_model_is_never_fetched(monkeypatch, tmp_path):
+    monkeypatch.setattr(mmclib.zoo, "FOLDER", tmp_path / "released")
+    with pytest.raises(ValueError, match="'cpu-sce' is in a clone of the repository, not in the installed package"):
+        mmclib.load_released("cpu-sce")
+    (tmp_path / "released").mkdir()
+    with pytest.raises(ValueError, match="no released model 'cpu-sce'; known: none"):
+        mmclib.load_released("cpu-sce")
