@@ -37,13 +37,14 @@ def side_by_side(profile: Profile, todo: list[jobs.Job], parallel: int) -> list[
                 print(f"{job.name}: {_ending(profile, job, process.returncode)}", flush=True)
             time.sleep(0.2)
     finally:
-        for process in running:
-            process.terminate()
-        for process in running:
-            try:
-                process.wait(processes.SECONDS_TO_STOP)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        with processes.stop_flag():  # whatever else comes waits for this
+            for process in running:
+                process.terminate()
+            for process in running:
+                try:
+                    process.wait(processes.SECONDS_TO_STOP)
+                except subprocess.TimeoutExpired:
+                    process.kill()
     return failed
 
 

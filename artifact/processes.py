@@ -12,6 +12,7 @@ from contextlib import contextmanager
 PR_SET_PDEATHSIG = 1
 SECONDS_TO_STOP = 15.0
 SECONDS_OF_ONE_REQUEST = 1.0
+SECONDS_TO_REPEAT = 5.0
 
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)  # the last is the clock's
@@ -61,7 +62,7 @@ def stoppable(seconds: float | None = None):
 
     with _handled(stop):
         if seconds is not None:
-            signal.setitimer(signal.ITIMER_REAL, seconds)
+            signal.setitimer(signal.ITIMER_REAL, seconds, SECONDS_TO_REPEAT)  # Python drops what is raised while it deletes an object
         try:
             yield
         finally:

@@ -108,6 +108,19 @@ def test_one_request_to_stop_may_come_twice_and_a_second_one_does_not_wait(monke
     assert reached == [1]
 
 
+def test_a_clock_that_nobody_heard_rings_again(monkeypatch):
+    class Deaf:
+        def __del__(self):
+            time.sleep(0.1)  # what is raised in here is dropped
+
+    monkeypatch.setattr(processes, "SECONDS_TO_REPEAT", 0.2)
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    with pytest.raises(processes.Stopped), processes.stoppable(0.05):
+        deaf = Deaf()
+        del deaf
+        time.sleep(10)
+
+
 def test_what_is_ignored_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
