@@ -54,7 +54,7 @@ LOCKS := requirements.lock requirements-cuda.lock requirements-nodeps.lock
 	 && $(INSTALL) --no-deps -r requirements-nodeps.lock -e . && pwd -P > $@
 
 reproduce: $(READY)  ## every figure and table of a profile, ending with the verdict and the page's address
-	@$(PYTHON) -m artifact reproduce $(WITH_PROFILE) $(WITH_EXECUTOR)
+	@MMC_PARENT=$$PPID exec $(PYTHON) -m artifact reproduce $(WITH_PROFILE) $(WITH_EXECUTOR)
 
 figures: $(READY)  ## draw figures and tables from the receipts that are there; computes nothing
 	@$(PYTHON) -m artifact figures $(WITH_PROFILE)

@@ -4,12 +4,13 @@ import argparse
 import fnmatch
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
-import time
 
-from artifact import cluster, jobs, preflight, processes, slices, status, terminal
+from artifact import cluster, jobs, plain, preflight, processes, status, terminal
 from artifact.experiment import ROOT, Profile, load_profile, pin_folders, read_receipt, results_folder
 from mmclib import __version__
 
@@ -70,11 +71,25 @@ def snakemake(profile: Profile, todo: list, parallel: int, targets: tuple = (), 
     """The command that makes the jobs to do, or only those behind `targets` (receipts)."""
     # A receipt is whole or not there, so an interrupted run needs no repair: no lock to break, unfinished jobs go on. Snakemake asks for
     # outputs alone; a job whose own receipt is there while one that it stands for is not has to be named.
+    if braced := [path for job in todo for path in (*job.needs, *job.outputs) if set("{}") & set(str(path))]:
+        raise ValueError(f"there is a brace in {braced[0]}, and Snakemake takes braces for wildcards; name another folder "
+                         "(MMC_RESULTS), or make the same by: python -m artifact run")
     forced = ["--forcerun", *(jobs.rule_name(job) for job in todo)] if todo else []
     return [sys.executable, "-m", "snakemake", *forced, "--snakefile", str(ROOT / "Snakefile"), "--directory", str(ROOT),
             *cluster.options(executor, profile, parallel), "--config", f"profile={json.dumps(profile.source)}",
             "--nolock", "--rerun-incomplete", "--keep-incomplete", "--rerun-triggers", "input", "--keep-going",
             *(["--", *map(str, targets)] if targets else [])]
+
+
+def refusal(command: list[str]) -> str:
+    """Snakemake's own reason for running nothing, in one line: it plans once more, aloud. Empty where it finds no fault in the plan."""
+    aloud = [*command[:3], "--dry-run", *("progress" if word == "all" else word for word in command[3:])]
+    planned = subprocess.run(aloud, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace")
+    if planned.returncode == 0:
+        return ""
+    lines = [line.strip() for line in planned.stdout.splitlines() if line.strip()]
+    begins = [number for number, line in enumerate(lines) if re.match(r"\w*(Error|Exception)\b", line)]
+    return " ".join(lines[begins[-1] if begins else -1:])
 
 
 def reproduce(options) -> int:
@@ -89,9 +104,12 @@ def reproduce(options) -> int:
         preflight.check(profile, todo, parallel=parallel, device=not on_slurm)  # whoever submits needs no GPU
         if profile.device == "cuda" and not on_slurm:
             cluster.name_gpus()
+        command = snakemake(profile, todo, parallel, executor=options.executor)
         with terminal.following(jobs.plan(profile), todo, parallel):
-            code = processes.run(snakemake(profile, todo, parallel, executor=options.executor), cwd=ROOT)
+            code = processes.run(command, cwd=ROOT)
         if code and jobs.to_do(jobs.plan(profile)):
+            if reason := refusal(command):
+                raise RuntimeError(f"Snakemake ran nothing: {reason}")
             print(f"\nnot everything was made; what is done stays done. The failed jobs' notebooks are under logs/{profile.name}/; "
                   "mend what they name and run the same command again", file=sys.stderr)
             return code
@@ -104,7 +122,7 @@ def run(options) -> int:
     if options.rehearse:
         from artifact.rehearsal import rehearsal
         profile = rehearsal(profile, "cuda" if preflight.cuda_device() else "cpu")
-    planned = slices.by_worth(jobs.plan(profile))
+    planned = jobs.plan(profile)
     asked = [job for job in planned if fnmatch.fnmatchcase(job.name, options.only) or job.name == options.only]
     if not asked:
         raise ValueError(f"no job of profile {profile.name!r} matches {options.only!r}; it has: {jobs.listed(planned)}")
@@ -116,19 +134,23 @@ def run(options) -> int:
         return 0
     if status.folder() is None:  # else the command that started this one has looked
         preflight.check(profile, todo, parallel=options.jobs)
-    ends = time.monotonic() + options.time_budget if options.time_budget else None
-    failed = []
-    with terminal.following(asked, todo, options.jobs):
-        if options.jobs > 1:
-            failed = slices.side_by_side(profile, todo, ends, options.jobs)
-        else:
-            slices.in_turn(profile, todo, ends)
+    failed, in_time = [], True
+    try:
+        with processes.stoppable(options.time_budget), terminal.following(asked, todo, options.jobs):
+            if options.jobs > 1:
+                failed = plain.side_by_side(profile, todo, options.jobs)
+            else:
+                plain.in_turn(profile, todo)
+    except processes.Stopped as stopped:
+        if stopped.number != signal.SIGALRM:
+            raise
+        in_time = False
     left = [job.name for job in todo if not job.done()]
     if failed:
         print(f"failed: {', '.join(failed)}; what is done stays done", file=sys.stderr)
         return 1
     if left:
-        if options.time_budget:
+        if not in_time:
             print(f"the time budget ended with {len(left)} jobs to do, the next one is {left[0]!r}; the same command goes on")
         else:
             print(f"{len(left)} jobs need others that were not asked for; without --only they are made first")
@@ -138,8 +160,6 @@ def run(options) -> int:
 
 
 def one_job(options) -> int:
-    started_by = os.environ.pop("MMC_PARENT", None)  # the Snakemake that may be gone before this process has loaded
-    processes.end_with_parent(parent=int(started_by) if started_by else None)
     profile = load_profile(options.profile)
     job = jobs.find(profile, options.name)
     gpu = cluster.take_gpu() if cluster.resources(profile, job)["gpu"] else None  # noqa: F841  (held until this process ends)
@@ -310,6 +330,8 @@ def main(arguments=None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")
     pin_folders()
+    if started_by := os.environ.pop("MMC_PARENT", None):  # the make or Snakemake that may be gone before this process has loaded
+        processes.end_with_parent(parent=int(started_by))
     try:
         with processes.stoppable():
             code = options.function(options)
@@ -323,10 +345,10 @@ def main(arguments=None) -> int:
             raise
         print(f"error: {_sentence(error)}", file=sys.stderr)
         return 1
-    except (KeyboardInterrupt, processes.Stopped) as error:
+    except processes.Stopped as error:
         if status.folder() is None:  # else the command that started this one says it
             print("\nstopped; what is done stays done, and the same command goes on", file=sys.stderr)
-        return 128 + getattr(error, "number", 2)
+        return 128 + error.number
 
 
 EXPECTED = (ValueError, RuntimeError, FloatingPointError, ModuleNotFoundError)

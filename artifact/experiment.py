@@ -15,10 +15,6 @@ from artifact.sections import Training
 LATER = ("test_images", "widths", "stem", "optimizer", "other_rate", "schedule", "warm_up", "fill", "average", "half", "noise", "guard")
 
 
-class TimeBudgetEnded(Exception):
-    """Training stopped on time with its state saved; the same call goes on."""
-
-
 def model_settings(profile: Profile, model: str) -> dict:
     """Everything that the weights of a model depend on."""
     spec = profile.models[model]

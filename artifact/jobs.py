@@ -51,7 +51,7 @@ class Job:
 
 
 def plan(profile: Profile) -> list[Job]:
-    """All jobs of a profile, each after those that it needs."""
+    """All jobs of a profile, each after those that it needs, a model's evaluations as soon as what they need is trained."""
     jobs = [_job(profile, "theory", "01_theory", identity("theory"), seconds=40)]
     trained, trainings = _training_jobs(profile)
     jobs += trainings
@@ -69,7 +69,12 @@ def plan(profile: Profile) -> list[Job]:
     page = ROOT / "figures" / profile.name / "index.html"
     report = _job(profile, "report", "08_report", identity("report", of=[path.name for path in receipts]), needs=receipts, seconds=20)
     jobs.append(Job(report.name, report.notebook, report.parameters, (report.receipt, page), report.needs, report.seconds))
-    return jobs
+    # Every hour of a long record ends with numbers: a job's place is that of the last training that it needs.
+    rank: dict[Path, int] = {}
+    for number, job in enumerate(jobs):
+        training = job.notebook == "02_training"
+        rank[job.receipt] = number if training else max((rank[need] for need in job.needs), default=-1)
+    return sorted(jobs, key=lambda job: rank[job.receipt])  # stable: among equals those that are needed come first
 
 
 @dataclass(frozen=True)
@@ -277,7 +282,8 @@ def run_plain(profile: Profile, job: Job) -> None:
             exec(compile("".join(cell["source"]), f"{source.name}, cell {index}", "exec"), namespace)
             if "parameters" in cell["metadata"].get("tags", ()):
                 namespace.update(job.parameters)
-    matplotlib.pyplot.close("all")
+    if drawn := sys.modules.get("matplotlib.pyplot"):
+        drawn.close("all")
 
 
 def _require_receipt(job: Job, hint: str) -> None:

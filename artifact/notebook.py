@@ -40,6 +40,11 @@ class Run:
         self.began = time.perf_counter()
         if isinstance(self.profile, str):
             self.profile = load_profile(self.profile)
+        if not isinstance(self.methods, list):
+            raise ValueError(f"methods must be a list of names, got {self.methods!r}; papermill takes lists by -y 'methods: [sce, mmc-10]'")
+        for method in self.methods:
+            if method not in self.profile.models:
+                raise ValueError(f"profile {self.profile.name!r} has no model {method!r}; known: {', '.join(self.profile.models)}")
         plt.style.use(STYLE)
         plt.ion()
 

@@ -144,9 +144,11 @@ def _verify(receipt: dict, path: Path) -> None:
         _require(path.parent.name == receipt["model"], f"it is of model {receipt['model']!r}, and its folder is another's")
         _recompute(results, count)
     elif kind == "notebook":
-        name = made = receipt.get("identity")  # of a notebook's settings it holds none
-        _require(made is None or path.stem.endswith(f"-{made}"), f"its identity {made} is not its file's")
-        name = path.stem
+        made, name = receipt.get("identity"), path.stem  # of a notebook's settings it holds none
+        _require(path.parent.name == "notebooks", "a notebook's receipt lies under notebooks/")
+        # Before there was an identity in it there was no checksum either; what is left for such a one is its form.
+        _require(made is None or name.endswith(f"-{made}"), f"its identity {made} is not its file's")
+        _require(made is None or "sha256" in receipt, "its sha256 is missing")
     else:
         raise ValueError(f"there is no kind {kind!r} of receipt")
     _require(kind == "notebook" or receipt["identity"] == made,

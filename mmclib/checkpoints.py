@@ -90,9 +90,10 @@ def load_state(folder: str | Path) -> tuple[dict, dict] | None:
 
 
 def remove_states(folder: str | Path) -> None:
-    """Remove a folder's states, which a finished training no longer needs."""
-    for path in _states(Path(folder)):
-        path.unlink()
+    """Remove a folder's states, which a finished training no longer needs: damaged and half-written ones, and half a model, too."""
+    folder = Path(folder)
+    for path in [*_states(folder), *folder.glob("state-*.damaged"), *folder.glob(".*.safetensors.[0-9]*")]:
+        path.unlink(missing_ok=True)
 
 
 def _states(folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from artifact.compute import peers, trained
 from artifact.experiment import pack
 from artifact.items import ADAPTIVE, num_classes
 from mmclib import attacks, data, evaluation
-from mmclib.attacks.climb import random_start, signed_step
+from mmclib.attacks.climb import ascend, random_start
 from mmclib.attacks.objectives import OBJECTIVES, best_other, logit_of
 from mmclib.counter import image_seeds
 from mmclib.intervals import wilson_interval
@@ -30,12 +30,14 @@ def plane(profile, spec, classifier, images, labels, *, partial, progress) -> di
     goals = evaluation.random_targets(labels[chosen], num_classes(profile, spec.model), seed=derive(profile.seed, "targets")).to(device)
     paths = {}
     for name in ("cross_entropy", "untargeted_1", "targeted_1"):
-        current, path = start, [_features(classifier, start)]
-        for _ in range(settings["steps"]):
-            _, gradients = _objective_gradient(classifier, current, own, name, goals if name == "targeted_1" else None)
-            current = signed_step(current, gradients, start, settings["epsilon"], settings["step_size"])
+        path = []
+
+        def gradient(current, name=name, path=path):
             path.append(_features(classifier, current))
-        paths[name] = _rounded(torch.stack(path, 1))  # (inputs, steps + 1, 2)
+            return _objective_gradient(classifier, current, own, name, goals if name == "targeted_1" else None)[1]
+
+        last = ascend(gradient, start, start, **{key: settings[key] for key in ("epsilon", "step_size", "steps")})
+        paths[name] = _rounded(torch.stack([*path, _features(classifier, last)], 1))  # (inputs, steps + 1, 2)
     return {"features": _rounded(features), "labels": labels.tolist(), "inputs": chosen.tolist(), "targets": goals.tolist(),
             "centers": _rounded(classifier.head.centers), "paths": paths}
 
@@ -106,12 +108,16 @@ def diagnosis(profile, spec, classifier, images, labels, *, partial, progress) -
     seeds = image_seeds(derive(profile.seed, "pgd", 0), len(pixels), pixels.device)
     paths = {}
     for name in ("cross_entropy", "untargeted_1", "untargeted_2"):
-        current, margins, zeros = random_start(pixels, seeds, settings["epsilon"]), [], []
-        for _ in range(settings["steps"]):
-            output, gradient = _objective_gradient(classifier, current, own, name)
+        margins, zeros = [], []
+
+        def gradient(current, name=name, margins=margins, zeros=zeros):
+            output, slope = _objective_gradient(classifier, current, own, name)
             margins.append((logit_of(output, own) - best_other(output, own)).median().item())
-            zeros.append((gradient.flatten(1).abs().amax(1) == 0).double().mean().item())
-            current = signed_step(current, gradient, pixels, settings["epsilon"], settings["step_size"])
+            zeros.append((slope.flatten(1).abs().amax(1) == 0).double().mean().item())
+            return slope
+
+        ascend(gradient, random_start(pixels, seeds, settings["epsilon"]), pixels,
+               **{key: settings[key] for key in ("epsilon", "step_size", "steps")})
         paths[name] = {"margin": _rounded(margins), "zero_gradients": _rounded(zeros)}
     right = (gaps > 0).nonzero().flatten()
     chosen = int(right[gaps[right].argsort()[len(right) // 2]]) if len(right) else 0  # the correct image of median margin

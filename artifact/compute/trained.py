@@ -1,6 +1,7 @@
 """From a profile to trained models: look the receipt up, else train (or go on training) and write it."""
 
 import fcntl
+import glob
 import hashlib
 import os
 import platform
@@ -14,10 +15,10 @@ from pathlib import Path
 
 import torch
 
+from artifact import processes
 from artifact.experiment import (
     ROOT,
     Profile,
-    TimeBudgetEnded,
     checkpoint_folder,
     model_identity,
     model_receipt_path,
@@ -84,6 +85,8 @@ def only_one(path: Path):
         file.truncate(0)
         file.write(f"{os.getpid()} on {platform.node()}")
         file.flush()
+        for half_written in path.parent.glob(f".{glob.escape(path.stem)}.*.[0-9]*"):  # by a process that was killed: this one has the lock
+            half_written.unlink(missing_ok=True)
         yield
 
 
@@ -148,16 +151,18 @@ class TrainedModel:
     path: Path
 
 
-def train(profile: Profile, model: str, *, time_budget: float | None = None, progress: bool = True) -> TrainedModel:
+def train(profile: Profile, model: str, *, progress: bool = True) -> TrainedModel:
     """Train one model of the profile, or go on where an earlier run stopped; load it where that is done already.
 
-    Raises TimeBudgetEnded where `time_budget` (seconds) ended first: the state is saved, call again to go on.
+    What would end the process (Ctrl-C, TERM, a time budget) ends it after the step under way, state saved: call again to go on.
     """
     start(profile)
+    if model not in profile.models:
+        raise ValueError(f"profile {profile.name!r} has no model {model!r}; known: {', '.join(profile.models)}")
     receipt_path, folder = model_receipt_path(profile, model), checkpoint_folder(profile, model)
     if receipt_path.exists():  # before the lock, which a record that cannot be written to does not grant
         return _load(profile, model)
-    with only_one(receipt_path):
+    with only_one(receipt_path), processes.stop_flag() as stop:
         if receipt_path.exists():
             return _load(profile, model)
         network, seed = profile.training[profile.models[model].training], derive(profile.seed, profile.models[model].seed, "training")
@@ -166,9 +171,10 @@ def train(profile: Profile, model: str, *, time_budget: float | None = None, pro
         began = time.perf_counter()
         result = training.fit(
             build(profile, model), (images, labels), (test_images, test_labels), recipe=recipe(profile, model), seed=seed,
-            folder=folder, device=profile.device, precision=profile.precision, time_budget=time_budget, progress=progress)
+            folder=folder, device=profile.device, precision=profile.precision, stop=stop, progress=progress)
         if not result.finished:
-            raise TimeBudgetEnded(f"{model} stopped after epoch {len(result.history)} of {network.epochs}; its state is saved")
+            print(f"{model} stopped in epoch {len(result.history) + 1} of {network.epochs}; its state is saved", flush=True)
+            raise RuntimeError(f"the training of {model!r} was stopped")  # or what stopped it, which `stop_flag` delivers now
         classifier = result.model.float().to(memory_format=torch.contiguous_format).eval()
         digest = checkpoints.save_model(folder / "model.safetensors", classifier.cpu(), {"model": model, "profile": profile.name})
         final = evaluation.accuracy(classifier.to(profile.device), test_images, test_labels)
@@ -219,10 +225,7 @@ def ensure_model(profile: Profile, model: str, *, progress: bool = False) -> Tra
 
     Raises FileNotFoundError that names the command which makes it.
     """
-    start(profile)
-    if model not in profile.models:
-        raise ValueError(f"profile {profile.name!r} has no model {model!r}; known: {', '.join(profile.models)}")
-    if not model_receipt_path(profile, model).exists() and not profile.train_on_the_spot:
+    if model in profile.models and not model_receipt_path(profile, model).exists() and not profile.train_on_the_spot:
         raise FileNotFoundError(f"model {model!r} of profile {profile.name!r} is not trained yet; "
                                 f"make it with: python -m artifact run --profile {profile.name} --only 'train {model}'")
     return train(profile, model, progress=progress)
@@ -232,4 +235,5 @@ def write_notebook_receipt(output: str, results: dict, *, profile: Profile | Non
     """What a job is done by: the notebook's last step writes its results, whole or not at all, to the path `output`."""
     kept = provenance(profile, time.perf_counter() - began) if profile and began else {}
     path = Path(output)
-    write_receipt(path, {"identity": path.stem.rsplit("-", 1)[-1], "kind": "notebook", "results": results, "provenance": kept})
+    with only_one(path):
+        write_receipt(path, {"identity": path.stem.rsplit("-", 1)[-1], "kind": "notebook", "results": results, "provenance": kept})

@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,16 +44,17 @@ class TrainingResult:
 
 def fit(model: Classifier, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], *, recipe: Recipe, seed: int,
         folder: str | Path | None = None, device: str | torch.device = "cpu", precision: str = "float32", compile: bool | str = "auto",
-        time_budget: float | None = None, progress: bool = True) -> TrainingResult:
+        stop: Callable[[], bool] | None = None, progress: bool = True) -> TrainingResult:
     """Train a Classifier on (uint8 images (N, C, H, W), labels (N,)); with a `folder`, go on from the state there and save into it.
 
-    `time_budget` (seconds) stops after the step in which it ends, state saved. The model's mean is set to the training mean if
-    it is not set. On a CPU an interrupted training ends in the same bits as an uninterrupted one (same machine, same threads).
+    `stop()` is asked after each step: where it says True, the training ends there, unfinished, with its state saved. The model's mean
+    is set to the training mean if it is not set.
+    On a CPU an interrupted training ends in the same bits as an uninterrupted one (same machine, same threads).
     Raises ValueError for bad input or a folder of another training, FloatingPointError for a loss that is not finite,
     MemoryError with advice where memory runs out.
     """
-    _check(model, train, test, precision, compile, time_budget, folder)
-    began, device = time.perf_counter(), torch.device(device)
+    _check(model, train, test, precision, compile, stop, folder)
+    device = torch.device(device)
     images, labels = (tensor.to(device) for tensor in train)
     steps = math.ceil(len(labels) / recipe.batch_size)
     if model.mean.numel() == 1:
@@ -78,11 +80,11 @@ def fit(model: Classifier, train: tuple[Tensor, Tensor], test: tuple[Tensor, Ten
     if state.two_steps and recipe.adversarial is not None:
         run.stepper.attack = recipe.adversarial.two_steps()
     bar = Progress(recipe, len(labels), done=state.epoch * len(labels) + state.step * recipe.batch_size, show=progress)
-    clock = _Clock(began, time_budget)
+    clock, stop = _Clock(), stop or (lambda: False)
     try:
         with torch.backends.cudnn.flags(benchmark=True) if device.type == "cuda" else contextlib.nullcontext():
             while state.epoch < recipe.epochs:
-                if not _epoch(run, state, clock, bar):
+                if not _epoch(run, state, clock, bar, stop):
                     return _result(run, state, finished=False)
                 state.history.append(_summary(run, state))
                 bar.epoch(state.history[-1])
@@ -103,10 +105,9 @@ def fit(model: Classifier, train: tuple[Tensor, Tensor], test: tuple[Tensor, Ten
 
 
 class _Clock:
-    """Wall time: what the budget has left, when to look and to save, and the training seconds since the last mark."""
+    """Wall time: when to look and to save, and the training seconds since the last mark."""
 
-    def __init__(self, began, budget):
-        self.ends = math.inf if budget is None else began + budget
+    def __init__(self):
         self.looked = self.saved = time.perf_counter()
         self.mark()
 
@@ -120,8 +121,8 @@ class _Clock:
         return seconds
 
 
-def _epoch(run, state, clock, bar):
-    """Train the rest of an epoch; False where the time budget ended first."""
+def _epoch(run, state, clock, bar, stop):
+    """Train the rest of an epoch; False where it was stopped first."""
     recipe, images, labels, size = run.recipe, run.images, run.labels, run.recipe.batch_size
     device, steps = images.device, len(state.losses)
     plan = epoch_plan(len(labels), *images.shape[2:], seed=run.seed, epoch=state.epoch, shift=recipe.shift, flip=recipe.flip,
@@ -138,7 +139,7 @@ def _epoch(run, state, clock, bar):
         state.step += 1
         bar.step(len(truth))
         now, last = time.perf_counter(), state.step == steps
-        over = now >= clock.ends and not (last and state.epoch + 1 == recipe.epochs)
+        over = not (last and state.epoch + 1 == recipe.epochs) and stop()
         if last or over or device.type == "cpu" or now - clock.looked >= LOOK_SECONDS:
             _require_finite(state, recipe)
             bar.show(state, recipe)
@@ -274,13 +275,13 @@ def make_optimizers(model: torch.nn.Module, recipe: Recipe, precision: str = "fl
     return optimizers
 
 
-def _check(model, train, test, precision, compile, time_budget, folder):
+def _check(model, train, test, precision, compile, stop, folder):
     if precision not in ("float32", "bfloat16", "auto"):
         raise ValueError(f"precision must be 'float32', 'bfloat16' or 'auto', got {precision!r}")
     if compile not in ("auto", True, False):
         raise ValueError(f"compile must be 'auto', True or False, got {compile!r}")
-    if time_budget is not None and folder is None:
-        raise ValueError("time_budget needs a folder: a training that stops early would be lost without one")
+    if stop is not None and folder is None:
+        raise ValueError("stop needs a folder: a training that stops early would be lost without one")
     for name, (images, labels) in (("train", train), ("test", test)):
         if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8 or images.ndim != 4 or len(images) == 0:
             got = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, torch.Tensor) else type(images).__name__

@@ -134,10 +134,9 @@ def test_every_job_has_a_notebook_with_its_parameters():
 
 
 @pytest.mark.parametrize(("given", "says"), [
-    ({"modell": "sce"}, "02_training.ipynb has no parameter 'modell'; it has: profile, model, also, time_budget, output"),
+    ({"modell": "sce"}, "02_training.ipynb has no parameter 'modell'; it has: profile, model, also, output"),
     ({"model": 3}, "parameter 'model' must be str like its default 'mmc-10', got int 3"),
-    ({"time_budget": "60"}, "parameter 'time_budget' must be float like its default 0.0, got str '60'"),
-    ({"time_budget": True}, "parameter 'time_budget' must be float like its default 0.0, got bool True"),
+    ({"also": True}, "parameter 'also' must be list like its default [], got bool True"),
 ])
 def test_a_wrong_parameter_is_refused_before_anything_runs(given, says):
     with pytest.raises(ValueError, match="notebook|parameter") as error:

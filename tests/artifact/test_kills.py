@@ -1,9 +1,11 @@
 """Nothing finished is lost: Snakemake killed beside a receipt, file times in the future, a command ended with its whole tree."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -94,6 +96,55 @@ def test_the_kernel_is_the_interpreter_that_runs_the_job(tiny, tmp_path, monkeyp
     spec.write_text('{"argv": ["/bin/false", "{connection_file}"], "display_name": "another", "language": "python"}')
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     assert kernel.manager()(kernel_name="python3").kernel_spec.argv[:3] == [sys.executable, "-m", "artifact.kernel"]
+
+
+def test_a_killed_kernel_is_named_with_the_remedy(tiny, tmp_path, monkeypatch):
+    parameters = {"cell_type": "code", "execution_count": None, "id": "p", "metadata": {"tags": ["parameters"]}, "outputs": [],
+                  "source": "profile = 'demo'"}
+    dies = parameters | {"id": "d", "metadata": {}, "source": "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"}
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "dies.ipynb").write_text(json.dumps(
+        {"cells": [parameters, dies], "metadata": {"language_info": {"name": "python"}}, "nbformat": 4, "nbformat_minor": 5}))
+    monkeypatch.setattr(jobs, "ROOT", tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    left = tmp_path / f"mmc-kernel-{os.getuid()}-4194305.json"  # of a number that no process of Linux has
+    left.touch()
+    says = "^the job: the kernel of dies.ipynb was killed; where the memory ran out, .*logs/tiny.*/the-job.ipynb"
+    with pytest.raises(RuntimeError, match=says):
+        jobs.run_notebook(tiny, jobs.Job("the job", "dies", {"profile": "x"}, (tmp_path / "never.json",)))
+    assert not left.exists() and not list(tmp_path.glob("mmc-kernel-*"))
+
+
+def test_what_a_killed_process_left_half_written_is_swept(tmp_path):
+    from artifact.compute import trained
+    from mmclib import checkpoints
+    receipt = tmp_path / "pgd-0123456789ab.json"
+    for name in (f".{receipt.name}.77", ".pgd-0123456789ab.partial.77", ".pgd-another.json.77"):
+        (tmp_path / name).touch()
+    with trained.only_one(receipt):
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".pgd-0123456789ab.lock", ".pgd-another.json.77"]
+    states = tmp_path / "states"
+    states.mkdir()
+    for name in (f"state-000000001-{'0' * 16}.safetensors", f"state-000000002-{'0' * 16}.damaged", ".model.safetensors.77",
+                 f".state-000000003-{'0' * 16}.safetensors.77", "model.safetensors"):
+        (states / name).touch()
+    checkpoints.remove_states(states)
+    assert [path.name for path in states.iterdir()] == ["model.safetensors"]
+
+
+def test_what_snakemake_refuses_is_said_with_its_reason(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command_line.preflight, "check", lambda *_, **__: None)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MMC_RESULTS", str(tmp_path / "file"))
+    assert command_line.main(["reproduce", "--profile", tiny.source]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: Snakemake ran nothing: NotADirectoryError: ") and said.count("\n") == 1
+    assert str(tmp_path / "file") in said
+    monkeypatch.setenv("MMC_RESULTS", str(tmp_path / "{a}"))
+    assert command_line.main(["reproduce", "--profile", tiny.source]) == 1
+    said = capsys.readouterr().err
+    assert "Snakemake takes braces for wildcards; name another folder (MMC_RESULTS)" in said and said.count("\n") == 1
 
 
 def test_a_killed_training_goes_on_to_the_same_receipt(tiny):

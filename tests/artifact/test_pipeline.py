@@ -1,5 +1,6 @@
 """A tiny profile through the whole path: trained, attacked, looked up, killed in the middle, drawn; receipts equal but for provenance."""
 
+import signal
 import time
 import warnings
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from artifact import experiment, items, jobs, report
+from artifact import experiment, items, jobs, processes, report
 from artifact.compute import measure, trained
 from artifact.exhibits import tables
 from artifact.sections import Model
@@ -32,6 +33,15 @@ def test_a_model_is_trained_once_and_then_found(tiny):
     assert len(first.receipt["results"]["history"]) == 4
     for ours, theirs in zip(first.classifier.state_dict().values(), again.classifier.state_dict().values(), strict=True):
         assert ours.equal(theirs)
+
+
+def test_a_list_that_papermill_took_for_text_and_an_unknown_model_are_a_sentence(tiny):
+    from artifact.notebook import Run
+    with pytest.raises(ValueError, match=r"methods must be a list of names, got '\[\]'; papermill takes lists by -y"):
+        Run(tiny, "[]")
+    for ask in (lambda: Run(tiny, ["nobody"]), lambda: trained.train(tiny, "nobody"), lambda: trained.ensure_model(tiny, "nobody")):
+        with pytest.raises(ValueError, match="profile 'tiny' has no model 'nobody'; known: sce, mmc-10"):
+            ask()
 
 
 @pytest.mark.parametrize("loss", Model.model_fields["loss"].annotation.__args__)
@@ -80,11 +90,30 @@ def test_evaluations_are_looked_up_and_tables_drawn(tiny):
     assert all(worst[m, "worst"] <= worst[m, o] for m in ("sce", "mmc-10") for o in ("cross_entropy", "untargeted_1", "untargeted_2"))
 
 
-def test_a_time_budget_stops_with_the_state_saved_and_the_next_call_goes_on(tiny):
-    with pytest.raises(experiment.TimeBudgetEnded, match="its state is saved"):
-        trained.train(tiny, "sce", time_budget=0.01, progress=False)
-    assert not experiment.model_receipt_path(tiny, "sce").exists()
-    assert trained.train(tiny, "sce", progress=False).receipt["results"]["test_accuracy"] > 0.5
+@pytest.mark.parametrize("number", processes.STOPPING)
+def test_whatever_stops_a_training_leaves_its_state_and_the_next_call_goes_on(tiny, monkeypatch, capsys, number):
+    fit = trained.training.fit
+
+    def asked_in_the_third_step(*arguments, stop, **settings):
+        steps = []
+
+        def step():
+            steps.append(None)
+            if len(steps) == 3:
+                signal.raise_signal(number)
+            return stop()
+        return fit(*arguments, stop=step, **settings)
+
+    with monkeypatch.context() as patched, processes.stoppable():
+        patched.setattr(trained.training, "fit", asked_in_the_third_step)
+        with pytest.raises(processes.Stopped) as stopped:
+            trained.train(tiny, "sce", progress=False)
+    assert stopped.value.number == number and "sce stopped in epoch 1 of 4; its state is saved" in capsys.readouterr().out
+    states = sorted(path.name for path in experiment.checkpoint_folder(tiny, "sce").iterdir())
+    assert [name.split("-")[1] for name in states] == ["000000003"] and not experiment.model_receipt_path(tiny, "sce").exists()
+    resumed = told(trained.train(tiny, "sce", progress=False).receipt)
+    experiment.model_receipt_path(tiny, "sce").unlink()
+    assert told(trained.train(tiny, "sce", progress=False).receipt) == resumed and resumed["results"]["test_accuracy"] > 0.5
 
 
 def test_the_report_says_what_is_missing_and_how_to_make_it(tiny, monkeypatch, tmp_path):

@@ -6,7 +6,7 @@ from collections import namedtuple
 import pytest
 
 from artifact import __main__ as command_line
-from artifact import experiment, jobs, preflight, processes, slices
+from artifact import experiment, jobs, plain, preflight, processes
 from mmclib import data
 from tests.artifact.tiny import TINY
 
@@ -21,8 +21,8 @@ def nothing_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(preflight, "cuda_device", lambda: None)
     started = []
     monkeypatch.setattr(processes, "run", lambda command, **_: started.append("snakemake") or 1)
-    monkeypatch.setattr(slices, "in_turn", lambda *_: started.append("in turn"))
-    monkeypatch.setattr(slices, "side_by_side", lambda *_: started.append("side by side") or [])
+    monkeypatch.setattr(plain, "in_turn", lambda *_: started.append("in turn"))
+    monkeypatch.setattr(plain, "side_by_side", lambda *_: started.append("side by side") or [])
     return started
 
 

@@ -100,8 +100,8 @@ def assert_step_by_step_equals_one_run(recipe, folder):
     """A training of six steps, interrupted after each of them, ends in the bits of one that is not; return the latter."""
     train, test = few()
     whole = fit(classifier(), train, test, recipe=recipe, seed=7, progress=False)
-    for calls in range(1, 7):  # nothing is left of the budget after one step: every call makes exactly one
-        result = fit(classifier(), train, test, recipe=recipe, seed=7, folder=folder, time_budget=1e-9, progress=False)
+    for calls in range(1, 7):
+        result = fit(classifier(), train, test, recipe=recipe, seed=7, folder=folder, stop=lambda: True, progress=False)
         assert result.finished == (calls == 6)
     assert same(weights(whole.model), weights(result.model))
     assert without_clock(whole.history) == without_clock(result.history)
@@ -170,7 +170,7 @@ def test_a_damaged_state_falls_back_and_ends_in_the_same_bits(tmp_path):
     train, test = few()
     whole = fit(classifier(), train, test, recipe=SHORT, seed=7, progress=False)
     for _ in range(3):
-        fit(classifier(), train, test, recipe=SHORT, seed=7, folder=tmp_path, time_budget=1e-9, progress=False)
+        fit(classifier(), train, test, recipe=SHORT, seed=7, folder=tmp_path, stop=lambda: True, progress=False)
     newest = max(tmp_path.glob("state-*.safetensors"))
     newest.write_bytes(newest.read_bytes()[:-100])
     with pytest.warns(UserWarning, match="is damaged"):
@@ -308,7 +308,7 @@ def test_bad_input_is_one_sentence():
         ((train[0], train[1] + 1), r"train labels must lie in \[0, 9\]", {}),
         (train, "precision must be", {"precision": "half"}),
         (train, "compile must be", {"compile": "yes"}),
-        (train, "time_budget needs a folder", {"time_budget": 5}),
+        (train, "stop needs a folder", {"stop": lambda: False}),
     ]:
         with pytest.raises(ValueError, match=words):
             fit(classifier(), bad, test, recipe=SHORT, seed=0, **keywords)
@@ -455,7 +455,7 @@ def test_tied_weights_are_saved_and_resumed(tmp_path):
 
     train, test = few()
     whole = fit(tied(), train, test, recipe=SHORT, seed=7, progress=False)
-    fit(tied(), train, test, recipe=SHORT, seed=7, folder=tmp_path, time_budget=1e-9, progress=False)
+    fit(tied(), train, test, recipe=SHORT, seed=7, folder=tmp_path, stop=lambda: True, progress=False)
     result = fit(tied(), train, test, recipe=SHORT, seed=7, folder=tmp_path, progress=False)
     assert same(weights(whole.model), weights(result.model))
     assert checkpoints.save_model(tmp_path / "model.safetensors", result.model, {})
