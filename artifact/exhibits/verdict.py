@@ -202,15 +202,17 @@ def claims(profile: Profile, methods: list[str] | None = None) -> Item:
         except Missing as missing:
             rows[claim] = {"verdict": "not judged", "measured": f"not made yet: {missing}", "rule": "–"}
             continue
+        away = []
         for other in others if judge is not _claim_time else ():  # a step's time does not depend on the seed
             if None in [getattr(other, name) for name in needed]:
                 continue
             try:
                 _, again, found = judge(profile, rules, other)
             except Missing:
-                measured += f"; seed {other.seed}: not made yet"
+                away.append(str(other.seed))
                 continue
             measured, level = f"{measured}; seed {other.seed}: {again}", max(level, found)
+        measured += f"; seed{'s' * (len(away) > 1)} {' and '.join(away)}: not made yet" if away else ""
         rows[claim] = {"verdict": LEVELS[level], "measured": measured, "rule": rule}
     table = pd.DataFrame(rows).T
     if set(table["verdict"]) == {"not judged"}:
