@@ -2,6 +2,7 @@
 #   make reproduce PROFILE=demo    make test    make lab
 .DEFAULT_GOAL := help
 PROFILE ?=
+EXECUTOR ?=
 SHELL := /bin/bash
 
 # An active conda environment made from environment.yml is used as it is; else .venv, made by uv from the exact pins.
@@ -18,12 +19,14 @@ endif
 TORCH ?= $(if $(or $(shell command -v nvidia-smi),$(wildcard /proc/driver/nvidia /dev/nvidiactl)),cuda,cpu)
 # Through the environment, where nothing in it is code; a name in a file of make's own (PROFILE=$(shell ...)) is not expanded.
 export MMC_PROFILE := $(value PROFILE)
+export MMC_EXECUTOR := $(value EXECUTOR)
 WITH_PROFILE := $${MMC_PROFILE:+--profile "$$MMC_PROFILE"}
+WITH_EXECUTOR := $${MMC_EXECUTOR:+--executor "$$MMC_EXECUTOR"}
 
-.PHONY: help setup reproduce figures test torture docs lint lab bench clean
+.PHONY: help setup reproduce figures report test torture docs lint lab bench clean
 
 help:  ## this list
-	@echo "make TARGET [PROFILE=demo|quick|cpu|paper|FILE.yaml]"
+	@echo "make TARGET [PROFILE=demo|quick|cpu|paper|FILE.yaml] [EXECUTOR=local|slurm]"
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 14
 	@echo "PROFILE is demo where none is named: minutes, no data set. MMC_DATA, MMC_RESULTS and MMC_CHECKPOINTS name other folders than"
 	@echo "data/, results/ and checkpoints/. All else: $(PYTHON) -m artifact --help"
@@ -51,10 +54,13 @@ LOCKS := requirements.lock requirements-cuda.lock requirements-nodeps.lock
 	 && $(INSTALL) --no-deps -r requirements-nodeps.lock -e . && pwd -P > $@
 
 reproduce: $(READY)  ## every figure and table of a profile, ending with the verdict and the page's address
-	@MMC_PARENT=$$PPID exec $(PYTHON) -m artifact reproduce $(WITH_PROFILE)
+	@MMC_PARENT=$$PPID exec $(PYTHON) -m artifact reproduce $(WITH_PROFILE) $(WITH_EXECUTOR)
 
 figures: $(READY)  ## draw figures and tables from the receipts that are there; computes nothing
 	@$(PYTHON) -m artifact figures $(WITH_PROFILE)
+
+report: $(READY)  ## one HTML file of a finished profile: every exhibit, and the jobs behind it
+	@$(PYTHON) -m artifact report $(WITH_PROFILE)
 
 test: $(READY)  ## unit tests, then every notebook rerun and compared
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 tests

@@ -2,15 +2,25 @@
 # and a cluster's executor plugin agree. Receipts carry their identity in their names (artifact.experiment): file times decide nothing.
 import sys
 
-from artifact import experiment, jobs
+from artifact import cluster, experiment, jobs
 
 PROFILE = experiment.load_profile(str(config.get("profile", "demo")))
 JOBS = jobs.plan(PROFILE)
 URGENCY = jobs.urgency(JOBS)
 
+EXHIBITS = jobs.exhibits(PROFILE) if config.get("exhibits") else []
+
 rule all:
-    input: [output for job in JOBS for output in job.outputs]
+    input: [output for job in JOBS for output in job.outputs], [exhibit.file for exhibit in EXHIBITS]
     default_target: True
+
+# For `snakemake --report` alone (make report): what the last job drew, each with the sentence of its receipt. It is there: nothing is run.
+for exhibit in EXHIBITS:
+    rule:
+        name: f"exhibit_{exhibit.file.stem}"
+        input: ancient(JOBS[-1].receipt)
+        output: report(exhibit.file, caption="artifact/caption.rst", category=exhibit.category, labels={"exhibit": exhibit.name})
+        params: says=lambda wildcards, says=exhibit.says: says  # a sentence may hold braces
 
 for job in JOBS:
     rule:
@@ -20,6 +30,6 @@ for job in JOBS:
         output: [update(path) for path in job.outputs]
         threads: PROFILE.threads
         priority: int(URGENCY[job.receipt])
-        resources: gpu=int(PROFILE.device == "cuda")
+        resources: **cluster.resources(PROFILE, job)
         params: name=job.name, profile=str(config.get("profile", "demo")), python=sys.executable
         shell: "MMC_PARENT=$PPID exec {params.python:q} -m artifact job {params.name:q} --profile {params.profile:q}"

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 
-from artifact import jobs, plain, preflight, processes, status, terminal
+from artifact import cluster, jobs, plain, preflight, processes, status, terminal
 from artifact.experiment import ROOT, Profile, load_profile, pin_folders, read_receipt, results_folder
 from mmclib import __version__
 
@@ -67,7 +67,7 @@ def _say(text: str) -> None:
     print(terminal.cut(text, shutil.get_terminal_size().columns) if sys.stdout.isatty() else text)
 
 
-def snakemake(profile: Profile, todo: list, parallel: int, targets: tuple = ()) -> list[str]:
+def snakemake(profile: Profile, todo: list, parallel: int, targets: tuple = (), executor: str = "local") -> list[str]:
     """The command that makes the jobs to do, or only those behind `targets` (receipts)."""
     # A receipt is whole or not there, so an interrupted run needs no repair: no lock to break, unfinished jobs go on. Snakemake asks for
     # outputs alone; a job whose own receipt is there while one that it stands for is not has to be named.
@@ -76,9 +76,9 @@ def snakemake(profile: Profile, todo: list, parallel: int, targets: tuple = ()) 
                          "(MMC_RESULTS), or make the same by: python -m artifact run")
     forced = ["--forcerun", *(jobs.rule_name(job) for job in todo)] if todo else []
     return [sys.executable, "-m", "snakemake", *forced, "--snakefile", str(ROOT / "Snakefile"), "--directory", str(ROOT),
-            "--cores", str(parallel * profile.threads), "--config", f"profile={json.dumps(profile.source)}",
-            "--quiet", "all", "--nolock", "--rerun-incomplete", "--keep-incomplete", "--rerun-triggers", "input", "--keep-going",
-            "--resources", "gpu=1", *(["--", *map(str, targets)] if targets else [])]
+            *cluster.options(executor, profile, parallel), "--config", f"profile={json.dumps(profile.source)}",
+            "--nolock", "--rerun-incomplete", "--keep-incomplete", "--rerun-triggers", "input", "--keep-going",
+            *(["--", *map(str, targets)] if targets else [])]
 
 
 def refusal(command: list[str]) -> str:
@@ -95,15 +95,20 @@ def refusal(command: list[str]) -> str:
 def reproduce(options) -> int:
     profile, why = choose_profile(options.profile)
     todo = jobs.to_do(jobs.plan(profile))
-    parallel = options.jobs or jobs.workers(profile)
+    on_slurm = options.executor == "slurm"
+    if on_slurm:
+        cluster.require_slurm(profile)
+    parallel = options.jobs or (cluster.SLURM_JOBS if on_slurm else jobs.workers(profile))
     announce(profile, why, todo, parallel)
     if todo:
-        preflight.check(profile, todo, parallel=parallel)
-        command = snakemake(profile, todo, parallel)
+        preflight.check(profile, todo, parallel=parallel, device=not on_slurm)  # whoever submits needs no GPU
+        command = snakemake(profile, todo, parallel, executor=options.executor)
+        if profile.device == "cuda" and not on_slurm:
+            cluster.name_gpus()
         with terminal.following(jobs.plan(profile), todo, parallel):
             code = processes.run(command, cwd=ROOT)
         if code and jobs.to_do(jobs.plan(profile)):
-            if reason := refusal(command):
+            if not on_slurm and (reason := refusal(command)):  # there Snakemake's own lines are shown
                 raise RuntimeError(f"Snakemake ran nothing: {reason}")
             print(f"\nnot everything was made; what is done stays done. The failed jobs' notebooks are under logs/{profile.name}/; "
                   "mend what they name and run the same command again", file=sys.stderr)
@@ -156,7 +161,9 @@ def run(options) -> int:
 
 def one_job(options) -> int:
     profile = load_profile(options.profile)
-    jobs.run_timed(profile, jobs.find(profile, options.name), jobs.run_notebook)
+    job = jobs.find(profile, options.name)
+    gpu = cluster.take_gpu() if cluster.resources(profile, job)["gpu"] else None  # noqa: F841  (held until this process ends)
+    jobs.run_timed(profile, job, jobs.run_notebook)
     return 0
 
 
@@ -186,6 +193,27 @@ def check_adversarial(options) -> int:
     found = check(options.name)
     print(f"{options.name}: {found.correct} of {found.images} images are still classified rightly ({found.correct / found.images:.1%}), "
           f"no pixel is changed by more than {found.epsilon}/255: as claimed")
+    return 0
+
+
+def report(options) -> int:
+    profile, _ = choose_profile(options.profile)
+    jobs.exhibits(profile)  # in one sentence, what is missing
+    path, log = ROOT / "figures" / profile.name / "report.html", ROOT / "logs" / profile.name / "report.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "w", encoding="utf-8") as file:  # it warns of every file that another machine made
+        code = processes.run([sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(ROOT),
+                              "--nolock", "--config", f"profile={json.dumps(profile.source)}", "exhibits=1", "--report", str(path)],
+                             cwd=ROOT, stdout=file, stderr=file)
+    if code:
+        raise RuntimeError(f"Snakemake could not write its report; what it said is in {os.path.relpath(log)}")
+    print(os.path.relpath(path))
+    return 0
+
+
+def crate(options) -> int:
+    from artifact.crate import write
+    print(os.path.relpath(write(load_profile(options.profile), options.destination)))
     return 0
 
 
@@ -260,7 +288,8 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = profiled(command(reproduce, "reproduce", "every figure and table of a profile, by Snakemake and papermill",
                            "What is done already is found again. Ends with the verdict and the page's address."))
-    sub.add_argument("--jobs", type=_at_least_one, metavar="N", help="jobs at the same time (default: as the cores allow)")
+    sub.add_argument("--jobs", type=_at_least_one, metavar="N", help="jobs at the same time (default: as the cores allow; 100 on SLURM)")
+    sub.add_argument("--executor", choices=cluster.EXECUTORS, default="local", help="where jobs run: on this machine (local) or by SLURM")
     sub = profiled(command(run, "run", "the same jobs with PyTorch's stack alone: no Snakemake or Jupyter",
                            "For machines that have neither, and for slices of time."))
     sub.add_argument("--only", default="*", metavar="PATTERN", help="jobs whose name matches, such as 'train *' (all)")
@@ -280,7 +309,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--images", type=_at_least_one, default=1000, metavar="N", help="the first N test images (1000)")
     sub = command(check_adversarial, "check-adversarial", "verify a released model's adversarial images: ball, labels, accuracy")
     sub.add_argument("name", help="a released model, such as cpu-mmc-10")
-    command(record, "record", "write the tables of README, RESULTS and BENCHMARKS from receipts")
+    profiled(command(report, "report", "Snakemake's report of a finished profile: one HTML file with every exhibit and how it was made"))
+    sub = command(crate, "crate", "write receipts, tables and figures as a Workflow Run RO-Crate, for archives and other tools")
+    sub.add_argument("profile", help="the profile whose receipts are written, such as quick")
+    sub.add_argument("destination", help="a new folder, or a new file that ends in .zip")
+    command(record, "record", "write the tables of README, RESULTS, BENCHMARKS, SCALING and ARTIFACT from receipts")
     sub = command(download, "download", "fetch data sets through torchvision into MMC_DATA (default data/)")
     sub.add_argument("names", nargs="+", choices=["mnist", "cifar10", "cifar100"], metavar="DATASET", help="mnist, cifar10, cifar100")
     return parser

@@ -44,6 +44,12 @@ class Evaluation:
             steps = 2000
         elif self.attack in ("scores", "diagnosis"):
             steps *= 3
+        elif self.attack == "indicators":  # every step of each path, and the attack without bounds, which succeeds early
+            steps += 50
+        elif self.attack == "stability":
+            steps = self.settings["points"] / 3
+        elif self.attack == "matched":  # each image survives at one epsilon at most; few do
+            steps = self.settings["budget"] / 4
         elif self.attack == "plane":  # all images forward once, a few attacked
             return self.images / 3 + 3 * steps * self.settings["inputs"]
         return self.images * steps

@@ -77,6 +77,35 @@ def plan(profile: Profile) -> list[Job]:
     return sorted(jobs, key=lambda job: rank[job.receipt])  # stable: among equals those that are needed come first
 
 
+@dataclass(frozen=True)
+class Exhibit:
+    """A drawn table or figure, as the last job's receipt names it."""
+
+    name: str
+    file: Path  # a figure's PNG, a table's CSV
+    says: str
+    category: str
+
+
+def exhibits(profile: Profile) -> list[Exhibit]:
+    """What the profile's last job drew; ValueError where that is not done, or a file is gone."""
+    receipt = plan(profile)[-1].receipt
+    if not receipt.exists():
+        raise ValueError(f"profile {profile.name!r} is not finished, its tables and figures are not all drawn; "
+                         f"make them with: make reproduce PROFILE={profile.name}")
+    drawn = []
+    for item in read_receipt(receipt)["results"]["items"]:
+        folder, _, names = item["files"].partition("{")
+        files = [ROOT / folder / name for name in names.removesuffix("}").split(", ") if names]
+        for file in [file for file in files if file.suffix == (".png" if any(f.suffix == ".png" for f in files) else ".csv")]:
+            if not file.exists():
+                raise ValueError(f"{os.path.relpath(file, ROOT)} is missing; draw it with: make figures PROFILE={profile.name}")
+            paper = re.match(r"(Table|Figure) \d", item["name"])
+            category = "Beyond the paper" if paper is None else f"{paper[1]}s of the paper"
+            drawn.append(Exhibit(item["name"], file, item["says"], category))
+    return drawn
+
+
 def to_do(planned: list[Job]) -> list[Job]:
     """The jobs that are not done, and those that need one of them; ValueError that names a damaged receipt."""
     waiting, todo = set(), []
@@ -105,9 +134,11 @@ def _training_jobs(profile) -> tuple[dict[str, Path], list[Job]]:
     trained, jobs = {}, []
     for first, *also in groups:
         group = [first, *also]
-        receipt = model_receipt_path(profile, first) if not also else results_folder(profile) / "notebooks" / (
-            f"02_training-{identity('trainings', of=[model_identity(profile, model) for model in group])}.json")
-        parameters = {"profile": profile.source, "model": first, "also": also, "output": str(receipt) if also else ""}
+        # The notebook's own receipt, with its claims; a model trained alone is done by the model's receipt, as it ever was.
+        of = [model_identity(profile, model) for model in group]
+        output = results_folder(profile) / "notebooks" / f"02_training-{identity('trainings', of=of) if also else of[0]}.json"
+        receipt = output if also else model_receipt_path(profile, first)
+        parameters = {"profile": profile.source, "model": first, "also": also, "output": str(output)}
         seconds = sum(work[model] / _rate(profile, model) for model in group)
         makes = tuple(model_receipt_path(profile, model) for model in group)
         jobs.append(Job(f"train {', '.join(group)}", "02_training", parameters, (receipt,), (), SECONDS_TO_START + seconds, makes, profile))

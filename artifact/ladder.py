@@ -5,7 +5,16 @@ from artifact.experiment import Profile, model_identity
 from artifact.items import Evaluation
 from artifact.methods import RUNGS as RUNGS
 
+# Optional rungs: cross-entropy and the margin of probabilities, which need logits of a scale that the softmax does not saturate at.
+BY_SCALE = {"gap": {"divide_logits": "gap"}, "pma": {"objective": "probability_margin"},
+            "pma_gap": {"objective": "probability_margin", "divide_logits": "gap"}}
+HALVES = 4  # of the first epsilon, from it downwards, in the comparison at equal passes
 PRESET = ("mmc", "mmc-rand", "mmlda")  # losses whose logits are distances to centers of a known norm C
+
+
+def titles(profile: Profile) -> list[str]:
+    """The rungs' names that the profile's ladder has a column for, in their order: an optional one where it is asked for."""
+    return [title for name, title in RUNGS.items() if name not in (*BY_SCALE, "malt") or name in profile.verdict.more_rungs]
 
 
 def rungs(profile: Profile, model: str) -> dict[str, Evaluation]:
@@ -16,11 +25,16 @@ def rungs(profile: Profile, model: str) -> dict[str, Evaluation]:
     ladder = {"cross_entropy": known["cross_entropy"]}
     if spec.loss in PRESET:
         ladder["divided"] = _of(profile, model, "pgd", known["cross_entropy"].settings | {"divide_logits": 2 * spec.scale * spec.radius**2})
+    every = {"epsilon": epsilon, "steps": plan.steps, "classes": plan.classes}
+    ladder |= {name: _of(profile, model, "pgd", known["cross_entropy"].settings | changes)
+               for name, changes in BY_SCALE.items() if name in plan.more_rungs}
     ladder |= {
         "untargeted_1": known["untargeted_1"], "untargeted_2": known["untargeted_2"],
         "restarts": _of(profile, model, "pgd", margin | {"restarts": plan.restarts}),
-        "multi_targeted": _of(profile, model, "multi_targeted", {"epsilon": epsilon, "steps": plan.steps, "classes": plan.classes}),
     }
+    if "malt" in plan.more_rungs:
+        ladder["malt"] = _of(profile, model, "multi_targeted", every | {"classes": min(3, plan.classes), "order": "malt"})
+    ladder["multi_targeted"] = _of(profile, model, "multi_targeted", every)
     if model in plan.autoattack:
         last = ladder["multi_targeted"]
         left = {"after": {"attack": last.attack, "settings": last.settings}} if plan.autoattack_on == "survivors" else {}
@@ -64,6 +78,63 @@ def transfer(profile: Profile) -> dict[str, Evaluation]:
     return {substitute: _of(profile, substitute, "transfer_pgd", settings) for substitute in plan.models[:2]}
 
 
+def distances(profile: Profile, model: str) -> dict[str, Evaluation]:
+    """The least distances of the images in l_inf and l_2, and (where boundaries are hyperplanes) the margins of their features."""
+    plan = profile.verdict
+    if not plan.distances or model not in plan.models:
+        return {}
+    found = {norm: Evaluation(model, attack, plan.distances, settings={"steps": plan.distance_steps})
+             for norm, attack in (("linf", "fmn"), ("l2", "ddn"))}
+    return found if profile.models[model].loss == "lgm" else found | {"feature": Evaluation(model, "feature_margin", plan.distances)}
+
+
+def indicators(profile: Profile, model: str) -> dict[str, Evaluation]:
+    """Indicators of attack failure: of the model, under "model", and of each rung that is an attack of ours."""
+    plan = profile.verdict
+    if not plan.indicators or model not in plan.models:
+        return {}
+    surface = {"epsilon": profile.white_box.epsilons[0], "points": 100}
+    return {"model": Evaluation(model, "stability", plan.indicators, settings=surface)} | {
+        name: Evaluation(model, "indicators", plan.indicators, settings=spec.settings | {"of": spec.attack})
+        for name, spec in rungs(profile, model).items() if spec.attack != "autoattack"}
+
+
+def side_by_side(profile: Profile) -> list[str]:
+    """The verdict's models of SCE and MMC, as they are and trained adversarially (untargeted): what the claims are about."""
+    return [model for model in profile.verdict.models
+            if (spec := profile.models[model]).loss in ("sce", "mmc") and spec.adversarial in (None, "untargeted")]
+
+
+def matched(profile: Profile, model: str) -> dict[str, Evaluation]:
+    """The rungs of SCE and MMC, each with as many restarts or steps as the same number of passes allows, at epsilon and its halves."""
+    plan = profile.verdict
+    if not plan.matched or model not in side_by_side(profile):
+        return {}
+    epsilons = [profile.white_box.epsilons[0] / 2**power for power in range(HALVES)]
+    found = {}
+    for name, spec in rungs(profile, model).items():
+        if name in ("restarts", "autoattack"):  # the margin has its restarts here; AutoAttack spends what it likes
+            continue
+        settings = {key: value for key, value in spec.settings.items() if key != "epsilon"}
+        if spec.attack == "pgd":  # a restart of n steps takes n backward and n + 1 forward passes, and the first look is one
+            settings["steps"] = min(settings["steps"], (plan.passes - 2) // 2)
+            settings["restarts"] = max(1, (plan.passes - 1) // (2 * settings["steps"] + 1))
+        else:
+            looks = 2 * (items.num_classes(profile, model) - 1) * (settings.get("order") == "malt")
+            tries = min(settings["classes"], items.num_classes(profile, model) - 1)
+            settings["steps"] = max(1, ((plan.passes - 1 - looks) // tries - 1) // 2)
+        found[name] = Evaluation(model, "matched", plan.matched,
+                                 settings=settings | {"of": spec.attack, "epsilons": epsilons, "budget": plan.passes})
+    return found
+
+
+def deeper(profile: Profile, model: str) -> list[Evaluation]:
+    """What the profile asks of a model beyond ladder and checks: distances (with the curve that bounds them), indicators, equal passes."""
+    measured = distances(profile, model)
+    bounds = items.curve(profile, model) if measured else {}
+    return [spec for part in (measured, bounds, indicators(profile, model), matched(profile, model)) for spec in part.values()]
+
+
 def diagnosis(profile: Profile, model: str) -> Evaluation:
     """Logit scales, objectives against iterations, and slices of the loss surface around one image."""
     white_box = profile.white_box
@@ -105,7 +176,7 @@ def evaluations(profile: Profile, model: str) -> list[Evaluation]:
         specs.append(diagnosis(profile, model))
         if model == mmc:  # the one that other libraries misjudge
             specs.append(libraries(profile, model))
-    return specs
+    return specs + deeper(profile, model)
 
 
 def _of(profile, model, attack, settings, images=None) -> Evaluation:

@@ -39,9 +39,13 @@ OBJECTIVES = {
 RUNGS = {  # of the ladder: what each adds to the one before
     "cross_entropy": "PGD, cross-entropy",
     "divided": "logits divided by 2C²",
+    "gap": "logits divided by their own gap",
+    "pma": "margin of probabilities (PMA)",
+    "pma_gap": "PMA, logits divided by their gap",
     "untargeted_1": "L_Ada^{un,1} (the paper's)",
     "untargeted_2": "margin, L_Ada^{un,2}",
     "restarts": "margin, restarts",
+    "malt": "margin, 3 classes in MALT's order",
     "multi_targeted": "margin, every wrong class",
     "autoattack": "AutoAttack (standard)",
 }
@@ -92,10 +96,11 @@ def look(profile: Profile, model: str) -> dict:
 
 
 # The few symbols that names and sentences hold in plain text: AT_un10, L_Ada^{un,1}, L_MMC, C_MM, l_2.
-_SYMBOL = re.compile(r"(?<![A-Za-z_])(AT|L|C|l)_\{?(\w+)\}?(?:\^\{([^}]*)\})?")
+_SYMBOL = re.compile(r"(?<![A-Za-z_])(AT|L|C|l)_\{?([A-Za-z0-9]+)\}?(?:\^\{([^}]*)\})?")
 _LATEX = {"ε": r"$\varepsilon$", "σ": r"$\sigma$", "δ": r"$\delta$", "α": r"$\alpha$", "µ": r"$\mu$", "≤": r"$\leq$", "≥": r"$\geq$",
           "→": r"$\rightarrow$", "±": r"$\pm$", "°": r"$^\circ$", "²": "$^2$", "–": "--", "−": "$-$", "·": r"$\cdot$",
-          "“": "``", "”": "''"}
+          "μ": r"$\mu$", "Δ": r"$\Delta$", "√": r"$\surd$", "×": r"$\times$", "‖": r"$\Vert$", "ᵀ": r"$^\top$",
+          "\u0303": r"\textasciitilde{}", "“": "``", "”": "''"}
 _ESCAPED = str.maketrans({"%": r"\%", "&": r"\&", "#": r"\#", "_": r"\_", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
                           "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "<": "$<$", ">": "$>$", **_LATEX})
 

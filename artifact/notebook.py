@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import torch
 from torch import nn
 
-from artifact import items
+from artifact import items, page
 from artifact.compute import measure, trained
 from artifact.exhibits.exhibit import Item, attempt
 from artifact.exhibits.figures import STYLE
@@ -64,7 +64,7 @@ class Run:
             print(f"{items.label(self.profile, method)}: {len(specs)} evaluations")
 
     def show(self, *exhibits) -> Item | None:
-        """Show exhibits (functions of profile and methods): title, sentence, table, figure, notes; return the last one's item.
+        """Show exhibits (functions of profile and methods): title, sentence, table, notes, figure; return the last one's item.
 
         One that these models have no part in is left out, and where that is all of them, a line says so.
         """
@@ -72,19 +72,19 @@ class Run:
         if all(item is None for item in made):
             print(NO_PART)
         for item in (item for item in made if item is not None):
-            print(f"{item.name}. {item.title}\n{item.sentence}")
-            for part in (item.table, item.figure):
-                if part is not None:
-                    _display(part)
-            if item.notes:
-                print(item.notes)
+            _display(page.Shown([item]))
+            if item.figure is not None:
+                _display(item.figure)
             self.items.append(item)
         return made[-1]
 
-    def claim(self, text: str, holds) -> None:
-        """Print whether a claim holds and keep it for the receipt; what must hold on any machine is an assert's matter, not a claim's."""
-        self.claims.append({"name": text, "holds": bool(holds), "says": ""})
-        print(f"{'holds' if holds else 'DOES NOT HOLD'}: {text}")
+    def claim(self, text: str, holds, says: str = "") -> None:
+        """Print whether a claim holds, with what was found, and keep it for the receipt, which the report reads.
+
+        What must hold on any machine is an assert's matter, not a claim's.
+        """
+        self.claims.append({"name": text, "holds": bool(holds), "says": says})
+        print(f"{'holds' if holds else 'DOES NOT HOLD'}: {text}" + (f". {says}" if says else ""))
 
     def finish(self, **results) -> None:
         """Count the claims, and write the receipt where one is asked for."""
@@ -101,10 +101,11 @@ def digits() -> tuple[torch.Tensor, torch.Tensor]:
     return images.float() / 255, labels
 
 
-def trained_on_digits(head, *, epochs=40, width=256, seed=0) -> Classifier:
+def trained_on_digits(head, *, epochs=40, width=256, seed=0, watch=None) -> Classifier:
     """Train two layers with this head on the digits, in a second: a network to look at by hand, of no profile and in no table.
 
     Trained in float64 and rounded to float32 at the end, so that another machine's rounding does not change what a notebook prints.
+    `watch` is called with the model (float64) after each epoch.
     """
     images, labels = data.load("digits", "train")
     images = images.double() / 255
@@ -122,12 +123,16 @@ def trained_on_digits(head, *, epochs=40, width=256, seed=0) -> Classifier:
             model.head.loss(model.features(images[batch]), labels[batch]).backward()
             optimizer.step()
             schedule.step()
+        if watch is not None:
+            watch(model)
     return model.float().eval().requires_grad_(False)
 
 
 def _display(part):
-    # As rich output in a kernel; a plain Python run has nowhere to show it.
+    # As rich output in a kernel; in a plain Python run words are printed, and a figure has nowhere to be shown.
     shell = sys.modules.get("IPython")
     if shell is not None and shell.get_ipython() is not None:
         from IPython.display import display
         display(part)
+    elif isinstance(part, page.Shown):
+        print(part)

@@ -15,7 +15,7 @@ from mmclib.intervals import wilson_interval
 
 CHIPS = {"holds": "holds", "holds in part": "part", "does not hold": "fails", "not judged": "open"}  # a verdict's class in the template
 GROUPS = ("The paper", "Beyond it", "Can it be trusted?")
-TRUST = ("convergence", "self_checks", "verdict")
+TRUST = ("convergence", "indicators", "equal_passes", "self_checks", "verdict", "claims")
 _CHECKED = re.compile(r"(?P<outcome>ok|FLAG) \((?P<measured>.+)\)")
 _ATTACKED = re.compile(r"(?P<attack>.+?) (?P<goal>tar|un|margin), ε = (?P<epsilon>.+)")
 
@@ -171,12 +171,27 @@ def header(columns: list[str]) -> list[list[tuple[str, int, int]]]:
     return rows
 
 
-class Tables:
-    """The items' tables and sentences, shown by Jupyter."""
+# What the page's own style does for its tables; Jupyter has its own for the rest.
+_IN_A_NOTEBOOK = """<style>.mmc td small, .mmc td i { display: block; color: #888; white-space: nowrap }
+.mmc tbody th, .mmc th.words, .mmc td.words { text-align: left !important } .mmc td.words { min-width: 8rem }
+.mmc th.over { text-align: center !important } .mmc th.short { white-space: nowrap }</style>"""
+
+
+class Shown:
+    """Items as Jupyter shows them, but for figures: title, sentence, table with intervals and the paper's numbers, notes; or as text."""
 
     def __init__(self, items: list):
-        self.items = [item for item in items if item.table is not None]
+        self.items = items
+
+    def __repr__(self) -> str:
+        parts = [[f"{item.name}. {item.title}", item.sentence, "" if item.table is None else item.table.to_string(), item.notes]
+                 for item in self.items]
+        return "\n\n".join("\n".join(filter(None, part)) for part in parts)
 
     def _repr_html_(self) -> str:
-        draw = _environment().get_template("table.html.j2").module.draw
-        return "".join(draw(grid(item)) + Markup("<p>{}</p>").format(Markup(methods.html(item.sentence))) for item in self.items)
+        return _IN_A_NOTEBOOK + "".join(self._html(item) for item in self.items)
+
+    def _html(self, item) -> str:
+        name, title, sentence, notes = (methods.html(text) for text in (item.name, item.title, item.sentence, item.notes))
+        table = "" if item.table is None else _environment().get_template("table.html.j2").module.draw(grid(item), caption=False)
+        return f'<div class="mmc"><p><b>{name}.</b> {title}</p><p>{sentence}</p>{table}<p><small>{notes}</small></p></div>'

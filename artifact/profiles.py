@@ -13,6 +13,7 @@ from artifact.sections import (
     Band,
     CarliniWagner,
     Cifar100,
+    Cluster,
     Count,
     Depth,
     Model,
@@ -63,6 +64,7 @@ class Profile(Strict):
     depth: Depth | None = None
     variants: Variants | None = None
     verdict: Verdict | None = None
+    cluster: Cluster = Cluster()
     seeds: Seeds | None = None
     band: Band = Band()
     # Is this the paper's data at the paper's length, so that a number can be called reproduced or not?
@@ -117,6 +119,9 @@ class Profile(Strict):
                              f"verdict.images = {self.verdict.images}")
         if self.verdict and self.verdict.images > self.white_box.images:
             raise ValueError(f"verdict.images is {self.verdict.images}; it must be at most white_box.images = {self.white_box.images}")
+        for field in ("distances", "indicators", "matched") if self.verdict else ():
+            if (asked := getattr(self.verdict, field) or 0) > self.verdict.images:
+                raise ValueError(f"verdict.{field} is {asked}; it must be at most verdict.images = {self.verdict.images}")
         return self
 
     def named_models(self):

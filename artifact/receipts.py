@@ -8,6 +8,7 @@ cut or flipped is named with the remedy, and never drawn.
 import hashlib
 import json
 import os
+import statistics
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,10 @@ def _recompute(value, count: int) -> None:
     # Accuracy and interval, wherever they stand, must be those of the outcomes beside them.
     if not isinstance(value, dict):
         return
+    if "distance" in value:
+        _distances(value, unpack(value["correct"], count))
+    for flags in value.get("raised", {}).values():
+        unpack(flags, count)
     for name in SHARES:
         if isinstance(share := value.get(name), (int, float, bool)):
             _require(isinstance(share, (int, float)) and not isinstance(share, bool) and 0 <= share <= 1, f"{name} is {share}")
@@ -171,6 +176,16 @@ def _recompute(value, count: int) -> None:
                      f"its interval is {value['interval']}, and its outcomes say {list(right)}")
     for inner in value.values():
         _recompute(inner, count)
+
+
+def _distances(value, correct) -> None:
+    # The least distances of the images, of which those that are still correct have none.
+    listed = value["distance"]
+    _require(len(listed) == len(correct) and all(isinstance(one, (int, float)) and one >= 0 for one in listed),
+             f"its distances are not those of {len(correct)} images")
+    found = [distance for distance, still in zip(listed, correct, strict=True) if not still]
+    middle, said = statistics.median(found) if found else None, value["median_distance"]
+    _require(said == middle, f"median_distance is {said}, and its distances say {middle}")
 
 
 def _agrees(said, share: float, name: str, count: int) -> None:

@@ -1,14 +1,14 @@
-"""The numbers of README, RESULTS, BENCHMARKS and ARTIFACT: every one stands between two markers and is written there from receipts."""
+"""The numbers of README, RESULTS, BENCHMARKS, SCALING and ARTIFACT: each stands between two markers and is written there from receipts."""
 
 import json
 import re
 from pathlib import Path
 
-from artifact import items, methods, report
+from artifact import items, methods, report, scaling
 from artifact.exhibits.exhibit import Missing
 from artifact.experiment import ROOT, Profile, model_receipt_path, read_receipt, results_folder
 
-FILES = tuple(ROOT / name for name in ("README.md", "RESULTS.md", "BENCHMARKS.md", "ARTIFACT.md"))
+FILES = tuple(ROOT / name for name in ("README.md", "RESULTS.md", "BENCHMARKS.md", "SCALING.md", "ARTIFACT.md"))
 SHOWN = ("Verdict", "Ladder", "Seeds", "Table 1", "Table 4")  # what came out before what it rests on
 _BLOCK = re.compile(r"(<!-- record: ([a-z/_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -16,8 +16,8 @@ _BLOCK = re.compile(r"(<!-- record: ([a-z/_]+) -->\n).*?(<!-- end -->)", re.DOTA
 def update(path: Path) -> str:
     """A Markdown file's text, every `<!-- record: NAME -->` block made anew.
 
-    NAME is a profile (its models and tables), PROFILE/verdict (one line a claim), PROFILE/rules (what decides it),
-    PROFILE/cost, or benchmark/FILE of benchmarks/results.
+    NAME is a profile (its models and tables), PROFILE/verdict (one line a claim), PROFILE/rules (what decides it), PROFILE/cost,
+    benchmark/FILE of benchmarks/results, or scaling/PROFILE (wall times on more nodes).
     """
     from artifact.experiment import load_profile
 
@@ -26,6 +26,8 @@ def update(path: Path) -> str:
         first, _, rest = name.partition("/")
         if first == "benchmark":
             text = benchmark(rest)
+        elif first == "scaling":
+            text = scaling.page(load_profile(rest))
         else:
             text = {"": block, "verdict": verdicts, "rules": rules, "cost": costs}[rest](load_profile(first))
         return f"{match[1]}{text}\n{match[3]}"
@@ -51,12 +53,16 @@ def block(profile: Profile) -> str:
                 f"| {made['epoch_seconds'][-1] / 3600:.2f} | {made['device']} | `{path.stem}` |"
             )
     lines = []
-    for name in SHOWN:
+    for name in (*SHOWN, "Claims"):
         try:
             item = report.make(name, profile)
         except Missing:
             continue
-        lines += [report.markdown(report.with_evidence(item)).rstrip(), ""]
+        # Of the notebooks' claims the count and those that do not hold; the page has them all.
+        if name == "Claims":
+            lines += [f"**What the notebooks claim.** {item.sentence}", ""]
+        else:
+            lines += [report.markdown(report.with_evidence(item)).rstrip(), ""]
     return "\n".join([*lines, *models, "", *cost(profile)])
 
 

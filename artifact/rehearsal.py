@@ -12,7 +12,7 @@ SMALL = {
     "transformations": {"images": 4, "draws": 1},
     "transfer": {"images": 4, "steps": 2},
     "plane": {"steps": 2, "features": 20},
-    "verdict": {"images": 4, "restarts": 2, "classes": 2, "steps": 2, "queries": 2},
+    "verdict": {"images": 4, "restarts": 2, "classes": 2, "steps": 2, "queries": 2, "distance_steps": 2, "passes": 20},
 }
 TRAINING = {"train_images": 200, "test_images": 200, "blocks": 1, "epochs": 1, "steps": 2, "milestones": []}
 
@@ -31,6 +31,9 @@ def rehearsal(profile: Profile, device: str) -> Profile:
     for section in SMALL.keys() & settings.keys():
         settings[section] |= _smaller(settings[section], SMALL[section])
     if profile.verdict:
+        for field in ("distances", "indicators", "matched"):  # made only where the profile asks for it
+            if field in settings["verdict"]:
+                settings["verdict"][field] = min(settings["verdict"][field], 4)
         settings["verdict"]["autoattack"] = profile.verdict.autoattack[:1]  # its thousands of queries do not shrink
     path = ROOT / "logs" / f"{profile.name}-rehearsal.yaml"
     path.parent.mkdir(exist_ok=True)

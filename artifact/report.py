@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from artifact import jobs, methods, page
-from artifact.exhibits import figures, seeds, tables, tables_more, tables_variants, theory, verdict
+from artifact.exhibits import distances, figures, seeds, tables, tables_more, tables_variants, theory, trust, verdict
 from artifact.exhibits.exhibit import Item, Missing, NotPlanned, as_far_as_made, worded
 from artifact.experiment import ROOT, Profile, read_receipt
 
@@ -21,6 +21,39 @@ def _theory(stem: str, name: str, title: str):
         drawn = read_receipt(receipt)["results"][stem]
         return Item(name, stem, title, drawn["says"], values=long_form(drawn), figure=getattr(theory, stem)(drawn))
     return build
+
+
+def notebook_claims(profile: Profile, methods=None) -> Item:
+    """Every claim that a notebook made, with whether it holds; of a notebook that ran in several jobs the last, over all models."""
+    if methods is not None:
+        raise NotPlanned("a notebook's claims are of all its models together")
+    jobs_by_notebook: dict[str, list] = {}
+    for job in jobs.plan(profile):
+        jobs_by_notebook.setdefault(job.notebook, []).append(Path(job.parameters["output"]))
+    found: dict[tuple[str, str], dict] = {}
+    for notebook, outputs in jobs_by_notebook.items():
+        for path in outputs if notebook == "02_training" else outputs[-1:]:  # each of its jobs trains other models
+            for claim in _claims(path):
+                one = found.setdefault((notebook, claim["name"]), {"holds": True, "says": []})
+                one["holds"] &= claim["holds"]
+                one["says"] += [claim["says"]] if claim["says"] else []
+    if not found:
+        raise Missing("no notebook of it has been run")
+    values = pd.DataFrame([{"notebook": notebook, "claim": name, "holds": one["holds"], "says": "; ".join(one["says"])}
+                           for (notebook, name), one in found.items()])
+    names = [f"{row.notebook[:2]}: {row.claim}" for row in values.itertuples()]
+    table = pd.DataFrame({"verdict": ["holds" if holds else "does not hold" for holds in values["holds"]],
+                          "found": list(values["says"])}, index=names)
+    failed = [name for name, holds in zip(names, values["holds"], strict=True) if not holds]
+    says = f"{int(values['holds'].sum())} of {len(values)} claims hold" + (f"; not these: {'; '.join(failed)}" if failed else "")
+    return Item("Claims", "claims", "What the notebooks claim, by notebook", says, table, values=values,
+                notes="Each is computed in the notebook that its number names, in the cell above its verdict.")
+
+
+def _claims(path: Path) -> list[dict]:
+    # A receipt may be of a notebook that made none, or of an earlier form of it, which kept other things under this name.
+    claims = read_receipt(path)["results"].get("claims") if path.exists() else None
+    return claims if isinstance(claims, list) and all(isinstance(claim, dict) for claim in claims) else []
 
 
 def long_form(drawn) -> pd.DataFrame:
@@ -65,10 +98,15 @@ ITEMS = {  # in the paper's order; our own after the paper's
     "Radius": tables_variants.radius,
     "Uncertainty": tables_variants.uncertainty,
     "Ladder": verdict.ladder_item,
+    "Whole curve": distances.whole_curve,
+    "Why": distances.why,
     "Seeds": seeds.seeds,
     "Diagnosis": verdict.diagnosis,
+    "Indicators": trust.indicators,
+    "Equal passes": trust.equal_passes,
     "Self-checks": verdict.self_checks,
     "Verdict": verdict.claims,
+    "Claims": notebook_claims,
 }
 
 
@@ -131,13 +169,14 @@ def write_item(folder: Path, item: Item) -> list[str]:
 
 
 def latex(item: Item) -> str:
-    """A table for pdflatex and booktabs, with caption and label; sentences in columns of 4 cm."""
+    """A table for pdflatex and booktabs, with caption and label; sentences in columns of 4 cm; over pages where one is too small."""
     table = item.table.fillna("").astype(str).map(methods.latex)
     table.index, table.columns = [[methods.latex(str(name)) for name in names] for names in (table.index, table.columns)]
     first = "p{4cm}" if max(map(len, table.index)) > 40 else "l"
+    place = {"environment": "longtable"} if len(table) > 25 else {"position": "t", "position_float": "centering"}
     text = table.style.to_latex(hrules=True, column_format=first + "".join("p{4cm}" if word else "r" for word in worded(item.table)),
-                                caption=methods.latex(item.title), label=f"tab:{item.stem}", position="t", position_float="centering")
-    return f"% needs \\usepackage{{booktabs}}\n{text}"
+                                caption=methods.latex(item.title), label=f"tab:{item.stem}", **place)
+    return f"% needs \\usepackage{{booktabs{', longtable' if 'environment' in place else ''}}}\n{text}"
 
 
 def with_evidence(item: Item) -> Item:

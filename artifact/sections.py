@@ -213,6 +213,8 @@ class Rules(Strict):
     clean_gap: Positive = 1.0
     # (iii) little extra computation: the time of MMC's training step over SCE's exceeds 1 by at most this.
     extra_time: Positive = 0.05
+    # A rung of the ladder is evidence where no indicator of attack failure fires on a larger share of its survivors.
+    indicator_limit: Annotated[Number, Field(ge=0, lt=1)] = 0.05
 
 
 class Verdict(Strict):
@@ -228,6 +230,14 @@ class Verdict(Strict):
     autoattack: list[str] = []  # models that AutoAttack is run on too, which takes about ten times as long as all else here
     autoattack_on: Literal["all", "survivors"] = "all"  # survivors: what every wrong class left; its number is the worst case of both
     diagnosed: list[str] = []  # models whose loss surface is drawn
+    # What is None or empty here is not made, and no part of any identity.
+    more_rungs: list[Literal["gap", "pma", "pma_gap", "malt"]] = []  # of the ladder, by the names in artifact.methods.RUNGS
+    distances: Count | None = None  # images whose least distance is searched, by FMN in l_inf and DDN in l_2
+    distance_steps: Count = 100
+    l2_epsilon: Positive = 0.5  # at which the least l_2 distances are read
+    indicators: Count | None = None  # images on which each rung's indicators of attack failure are measured
+    matched: Count | None = None  # images of the comparison of attacks at equal passes
+    passes: Annotated[int, Field(ge=20)] = 500  # forward and backward passes that each attack has there for an image
     rules: Rules = Rules()
 
 
@@ -242,3 +252,18 @@ class Band(Strict):
 
     reproduced: Positive = 2.0
     near: Positive = 5.0
+
+
+class Cluster(Strict):
+    """What a job of the profile asks a cluster for; no number depends on it, and it is part of no identity.
+
+    A GPU is asked for where the profile's device is one, and as many cores as it has threads.
+    """
+
+    memory_gb: Positive = 4.0  # a job of profile cpu was seen to take 1.7
+    # The longest a job asks for. It asks for three times its estimate, at least half an hour; what takes longer is stopped by the cluster,
+    # submitted again, and goes on from its last state.
+    hours: Positive = 24.0
+    retries: Annotated[int, Field(ge=0)] = 5  # submissions after the first; not counted are those that SLURM does itself
+    partition: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,-]+$")] | None = None  # None is the cluster's own default
+    account: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,-]+$")] | None = None

@@ -4,8 +4,8 @@ from importlib import import_module
 
 __version__ = "0.1.0"
 _MODULES = (
-    "attacks", "centers", "checkpoints", "checks", "data", "distances", "evaluation", "intervals", "losses", "models", "seeds",
-    "training", "zoo",
+    "attacks", "centers", "checkpoints", "checks", "data", "distances", "evaluation", "intervals", "losses", "margins", "models",
+    "optimality", "seeds", "training", "zoo",
 )
 
 

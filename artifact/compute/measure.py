@@ -1,15 +1,15 @@
 """From a profile's evaluations to their receipts: look each up by its identity, else attack (or go on attacking) and write it."""
 
+import statistics
 import time
 from dataclasses import replace
 
 import torch
 
-from artifact.compute import probes, trained
+from artifact.compute import deeper, probes, trained
 from artifact.experiment import Profile, model_identity, pack, read_receipt, unpack, write_receipt
 from artifact.items import Evaluation, num_classes, same_checkpoints
 from mmclib import attacks, evaluation
-from mmclib.attacks.objectives import divided
 from mmclib.intervals import wilson_interval
 from mmclib.seeds import derive
 
@@ -28,7 +28,7 @@ def evaluate(profile: Profile, spec: Evaluation, *, progress: bool = False) -> d
         began = time.perf_counter()
         kind = "transfer" if spec.attack.startswith("transfer_") else spec.attack
         kind = "after" if "after" in spec.settings else kind
-        run = {"clean": _clean, "after": _after, "transfer": _transfer, **probes.KINDS}.get(kind, _attack)
+        run = {"clean": _clean, "after": _after, "transfer": _transfer, **probes.KINDS, **deeper.KINDS}.get(kind, _attack)
         results = run(profile, spec, model.classifier, images, labels, partial=path.with_suffix(".partial"), progress=progress)
         receipt = {
             "identity": spec.identity(profile), "kind": "evaluation", "model": spec.model,
@@ -81,9 +81,7 @@ def _after(profile, spec, classifier, images, labels, *, partial, progress) -> d
 
 
 def _attack(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
-    hyper = {key: value for key, value in spec.settings.items() if key not in ("draw", "divide_logits")}
-    if "divide_logits" in spec.settings:
-        hyper["objective"] = divided(hyper["objective"], spec.settings["divide_logits"])
+    hyper = {key: value for key, value in deeper.with_objective(spec.settings).items() if key != "draw"}
     targets = (
         evaluation.random_targets(labels, num_classes(profile, spec.model), seed=derive(profile.seed, "targets")) if spec.targeted else None
     )
@@ -97,6 +95,11 @@ def _attack(profile, spec, classifier, images, labels, *, partial, progress) -> 
         kept |= {"success": outcome.success.double().mean().item(), "mean_distortion": found.mean().item() if len(found) else None,
                  "standard_error": (found.std() / len(found) ** 0.5).item() if len(found) > 1 else None,
                  "distortion": [round(value, 6) for value in outcome.distortion.tolist()]}
+    if spec.attack in ("fmn", "ddn"):  # those that are still correct have no adversarial; the others' distance is the result
+        distances = [round(value, 6) for value in outcome.distortion.tolist()]
+        found = [distance for distance, correct in zip(distances, outcome.correct.tolist(), strict=True) if not correct]
+        kept |= {"distance": distances, "median_distance": statistics.median(found) if found else None,
+                 "gradients": outcome.gradients.double().mean().item()}
     return kept
 
 

@@ -64,7 +64,7 @@ def ladder_item(profile: Profile, methods: list[str] | None = None) -> Item:
             masked = evaluation(profile, spec)["zero_gradients"] if name != "autoattack" else None
             cells[ladder.RUNGS[name]] = f"{100 * own.mean():.1f}"
             long.append({"model": model, "rung": name, "own": 100 * own.mean(), **worst(before), "zero_gradients": masked})
-        rows[label(profile, model)] = {title: cells.get(title, "–") for title in ("Clean", *ladder.RUNGS.values())} | {
+        rows[label(profile, model)] = {title: cells.get(title, "–") for title in ("Clean", *ladder.titles(profile))} | {
             "worst case": f"{long[-1]['accuracy']:.1f}"
         }
     values = pd.DataFrame(long)

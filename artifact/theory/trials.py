@@ -26,12 +26,6 @@ def rounded(values, digits=5):
     return values.item() if isinstance(values, (np.generic, np.ndarray)) else values
 
 
-def claim(claims, name, holds, says):
-    """Add one claim's verdict to the list `claims`, and print it."""
-    claims.append({"name": name, "holds": bool(holds), "says": says})
-    print(f"{'holds' if holds else 'DOES NOT HOLD'}: {name}. {says}")
-
-
 def pair_contours(kind, dim):
     """The contours of a two-class g-SCE loss with means ±e_1 in R^dim and the scales `PAIR[kind]`."""
     mean = np.r_[1.0, np.zeros(dim - 1)]

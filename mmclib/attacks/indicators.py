@@ -5,41 +5,60 @@ no evidence of its strength. Some ask the model, some read `record_losses` (step
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from mmclib.attacks.climb import ascend, random_start
+from mmclib.attacks.climb import DecayingSteps, SignedSteps, random_start
 from mmclib.attacks.door import begin
-from mmclib.attacks.objectives import Objective
+from mmclib.attacks.objectives import Objective, resolve
 from mmclib.attacks.pgd import pgd
 from mmclib.checks import check_label_form, check_setting
 
 __all__ = [
-    "incomplete_optimisation", "record_losses", "silent_success", "transfer_failure", "unavailable_gradients", "unbounded_failure",
-    "unstable_predictions",
+    "Path", "incomplete_optimisation", "record_losses", "record_path", "silent_success", "transfer_failure", "unavailable_gradients",
+    "unbounded_failure", "unstable_predictions",
 ]
 
 
-def record_losses(model: nn.Module, images: Tensor, labels: Tensor, *, targets: Tensor | None = None, objective: Objective = "margin",
-                  seed: int | Tensor = 0, epsilon: float = 8 / 255, step_size: float = 2 / 255, steps: int = 50) -> Tensor:
-    """Return the objective's values (steps + 1, N) along PGD from a random start, all steps taken, for the indicators that read them.
+@dataclass(frozen=True)
+class Path:
+    """What an attack saw of N images on its way, steps + 1 rows: the values that it maximised, and the margin, positive on success."""
 
-    Images (N, C, H, W) in [0, 1], labels and targets int64 (N,). Raises ValueError for bad input.
+    losses: Tensor
+    margins: Tensor
+
+
+def record_path(model: nn.Module, images: Tensor, labels: Tensor, *, targets: Tensor | None = None, objective: Objective = "margin",
+                seed: int | Tensor = 0, epsilon: float = 8 / 255, step_size: float | None = 2 / 255, steps: int = 50,
+                restart: int = 0) -> Path:
+    """Climb as `pgd` does from a random start, all steps taken, and record the objective and the success margin of every iterate.
+
+    With step_size=None steps decay as those of `multi_targeted`. Images (N, C, H, W) in [0, 1], labels and targets int64 (N,). The seed
+    and the restart's number are those of the attack whose path it is. Raises ValueError for bad input.
     """
     epsilon, steps = check_setting("epsilon", epsilon, 0), check_setting("steps", steps, 1, int)
-    step_size = check_setting("step_size", step_size, 0)
-    losses = []
+    restart = check_setting("restart", restart, 0, int)
+    margin, losses, margins = resolve("success_margin", targets), [], []
     with begin(model, images, labels, targets=targets, objective=objective, seed=seed) as (frozen, ledger, seeds):
-        def gradient(current):
-            _, values, gradients = frozen.gradients(current, ledger.labels, ledger.targets)
+        current = random_start(ledger.originals, seeds, epsilon, restart)
+        rule = (DecayingSteps(epsilon, steps, current) if step_size is None
+                else SignedSteps(epsilon, check_setting("step_size", step_size, 0)))
+        for step in range(steps + 1):
+            if step < steps:
+                logits, values, gradients = frozen.gradients(current, ledger.labels, ledger.targets)
+                current = rule(step, current, gradients, ledger.originals)
+            else:
+                logits, values = frozen.evaluate(current, ledger.labels, ledger.targets)
             losses.append(values)
-            return gradients
+            margins.append(margin(None, logits, ledger.labels, ledger.targets))
+        return Path(torch.stack(losses), torch.stack(margins))
 
-        start = random_start(ledger.originals, seeds, epsilon)
-        last = ascend(gradient, start, ledger.originals, epsilon=epsilon, step_size=step_size, steps=steps)
-        losses.append(frozen.evaluate(last, ledger.labels, ledger.targets)[1])
-        return torch.stack(losses)
+
+def record_losses(model: nn.Module, images: Tensor, labels: Tensor, **settings) -> Tensor:
+    """Return the objective's values (steps + 1, N) along PGD, for the indicators that read them; settings as of `record_path`."""
+    return record_path(model, images, labels, **settings).losses
 
 
 def unavailable_gradients(model: nn.Module, images: Tensor, labels: Tensor, *, targets: Tensor | None = None,

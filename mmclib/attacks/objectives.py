@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = [
-    "OBJECTIVES", "Objective", "best_other", "cross_entropy", "divided", "logit_of", "margin", "resolve", "success_margin", "targeted_1",
-    "targeted_2", "untargeted_1", "untargeted_2",
+    "OBJECTIVES", "Objective", "best_other", "cross_entropy", "divided", "divided_by_gap", "logit_of", "margin", "probability_margin",
+    "resolve", "success_margin", "targeted_1", "targeted_2", "untargeted_1", "untargeted_2",
 ]
 
 Objective = str | Callable[..., torch.Tensor]  # a name in OBJECTIVES, or a function as below
@@ -72,6 +72,14 @@ def success_margin(features: Tensor | None, logits: Tensor, labels: Tensor, targ
     return logit_of(logits, targets) - best_other(logits, targets)
 
 
+def probability_margin(features: Tensor | None, logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
+    """The margin of the softmax's probabilities, in [-1, 1]: p_other - p_y, or p_t - p_y with targets (PMA, arXiv 2411.15210).
+
+    Blind where the softmax saturates, as cross-entropy is.
+    """
+    return margin(features, logits.softmax(1), labels, targets)
+
+
 def divided(objective: Objective, by: float) -> Callable[..., Tensor]:
     """Return the objective on logits divided by `by`: what saturates in the softmax at one scale has gradients at another."""
     chosen = resolve(objective, None)
@@ -81,8 +89,24 @@ def divided(objective: Objective, by: float) -> Callable[..., Tensor]:
     return on_divided_logits
 
 
+def divided_by_gap(objective: Objective) -> Callable[..., Tensor]:
+    """Return the objective on logits divided per image by the gap between their largest two, so that no softmax saturates.
+
+    The divisor is a constant of the gradient. It stands for the scale that T-MIFPE (arXiv 2507.22428) searches: at a gap of 1 float32
+    loses nothing.
+    """
+    chosen = resolve(objective, None)
+
+    def on_logits_of_gap_1(features, logits, labels, targets):
+        first, second = logits.detach().topk(2, dim=1).values.unbind(1)
+        gap = first - second
+        usable = gap.isfinite() & (gap > 0)  # two equal logits, or all but one left out, give no scale
+        return chosen(features, logits / torch.where(usable, gap, 1)[:, None], labels, targets)
+    return on_logits_of_gap_1
+
+
 OBJECTIVES: dict[str, Callable[..., Tensor]] = {
-    f.__name__: f for f in (margin, cross_entropy, untargeted_1, untargeted_2, targeted_1, targeted_2, success_margin)}
+    f.__name__: f for f in (margin, cross_entropy, untargeted_1, untargeted_2, targeted_1, targeted_2, success_margin, probability_margin)}
 
 
 def resolve(objective: Objective, targets: Tensor | None) -> Callable[..., Tensor]:

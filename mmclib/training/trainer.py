@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from mmclib.training.recipe import Recipe, plain
 from mmclib.training.states import Run, begin_epoch, contents, everything, not_finite, restore, resume, save
 from mmclib.training.step import TrainingStep, best_precision, can_compile, draw, worth_compiling
 
-CHECKPOINT_SECONDS = 60.0
+CHECKPOINT_SECONDS = float(os.environ.get("MMC_CHECKPOINT_SECONDS") or 60.0)  # between two states: what a kill may cost
 PROBED, RESTATED = 256, 5000  # training images of the guard's probe, and of the batch statistics of averaged weights
 LOOK_SECONDS = 1.0  # how often the losses of a CUDA device are looked at: each look waits for it
 

@@ -79,11 +79,12 @@ class TestRun:
     def test_claims_are_said_and_stand_in_the_receipt(self, tmp_path, capsys):
         run = notebook.Run("demo", ["sce"], str(tmp_path / "02_training-0123456789ab.json"))
         run.claim("one is one", True)
-        run.claim("one is two", np.bool_(False))
+        run.claim("one is two", np.bool_(False), "It is one")
         run.finish(models=["a"])
-        assert capsys.readouterr().out.splitlines() == ["holds: one is one", "DOES NOT HOLD: one is two", "1 of 2 claims hold"]
+        assert capsys.readouterr().out.splitlines() == ["holds: one is one", "DOES NOT HOLD: one is two. It is one", "1 of 2 claims hold"]
         results = experiment.read_receipt(tmp_path / "02_training-0123456789ab.json")["results"]
         assert [claim["holds"] for claim in results["claims"]] == [True, False] and results["models"] == ["a"]
+        assert [claim["says"] for claim in results["claims"]] == ["", "It is one"]
 
     def test_without_an_output_it_writes_nothing_and_without_an_item_it_says_so(self, tmp_path, monkeypatch, capsys):
         monkeypatch.setenv("MMC_RESULTS", str(tmp_path))

@@ -1,6 +1,7 @@
 """Verdicts, words and files of the report, apart from any run."""
 
 import re
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from artifact import experiment, items, methods, page, report
+from artifact import experiment, items, jobs, methods, page, report
 from artifact.exhibits import exhibit, figures
 
 
@@ -124,6 +125,46 @@ def test_every_table_of_accuracies_has_intervals_on_the_page(tmp_path):
     values = made["Ladder"].values
     worst, last = page.ladder_intervals(profile, values)["SCE", "worst case"], values[values["model"] == "sce"].iloc[-1]
     assert [worst[name] for name in ("accuracy", "low", "high")] == [last[name] for name in ("accuracy", "low", "high")]
+
+
+def write_claims(job, **claims):
+    made = [{"name": name, "holds": holds, "says": says} for name, (holds, says) in claims.items()]
+    path = Path(job.parameters["output"])
+    experiment.write_receipt(path, {"identity": path.stem[-12:], "kind": "notebook", "results": {"claims": made}, "provenance": {}})
+
+
+def test_every_notebooks_claims_stand_on_the_page(tmp_path, monkeypatch):
+    monkeypatch.setenv("MMC_RESULTS", str(tmp_path / "results"))
+    profile = experiment.load_profile("quick")
+    with pytest.raises(exhibit.Missing, match="no notebook"):
+        report.notebook_claims(profile)
+    planned = jobs.plan(profile)
+    one, other, *_ = (job for job in planned if job.notebook == "02_training")
+    *shards, whole = (job for job in planned if job.notebook == "07_verdict")
+    write_claims(one, fell=(True, "of SCE"))
+    write_claims(other, fell=(False, "of MMC-10"))  # the same claim of other models: it holds where it holds of all
+    write_claims(shards[0], blind=(False, "of some models"))  # the job over all models says it anew
+    write_claims(whole, blind=(True, ""))
+    item = report.notebook_claims(profile)
+    assert item.table.to_dict("index") == {"02: fell": {"verdict": "does not hold", "found": "of SCE; of MMC-10"},
+                                           "07: blind": {"verdict": "holds", "found": ""}}
+    assert item.sentence == "1 of 2 claims hold; not these: 02: fell."
+    text = page.write(profile, tmp_path, [item]).read_text()
+    assert 'id="claims"' in text and "02: fell" in text and "of SCE; of MMC-10" in text
+
+
+def test_the_claims_of_a_model_trained_alone_have_a_receipt_of_their_own():
+    for job in jobs.plan(experiment.load_profile("quick")):
+        if job.notebook == "02_training":
+            assert job.receipt.parent.name == "models"
+            assert Path(job.parameters["output"]).name == f"02_training-{job.receipt.stem[-12:]}.json"
+
+
+def test_a_long_table_runs_over_pages_in_latex_and_no_character_is_lost():
+    table = pd.DataFrame({"found": ["‖z - μ‖² ≥ (‖z‖ - C_MM)², σ_k̃, ΔC × zᵀ"] * 30}, index=[f"claim {n}" for n in range(30)])
+    text = report.latex(report.Item("Claims", "claims", "A title", "It says", table))
+    assert r"\begin{longtable}" in text and "longtable" in text.partition("\n")[0] and text.isascii()
+    assert r"$C_{\mathrm{MM}}$" in text and r"\begin{table}" not in text
 
 
 def test_a_models_name_comes_from_its_fields_whatever_its_key():

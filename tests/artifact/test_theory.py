@@ -45,14 +45,6 @@ def test_rounding():
     assert trials.rounded(values, 3) == {"a": [0.333, 3.33e-10], "b": [[2.0]], "c": None, "d": "text", "e": 3, "f": True}
 
 
-def test_claim_keeps_and_prints_its_verdict(capsys):
-    claims = []
-    trials.claim(claims, "one", np.bool_(True), "It is")
-    trials.claim(claims, "two", False, "It is not")
-    assert [entry["holds"] for entry in json.loads(json.dumps(claims))] == [True, False]
-    assert capsys.readouterr().out == "holds: one. It is\nDOES NOT HOLD: two. It is not\n"
-
-
 def test_figure_2_contours_by_root_finding(drawn):
     for shape in (drawn["figure_2"]["softmax"], drawn["figure_2"]["mmc"]):
         for contour in shape["contours"]:

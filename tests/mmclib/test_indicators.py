@@ -95,3 +95,18 @@ def test_an_attack_that_fails_without_bounds(sce, digits):
         raised = indicators.unbounded_failure(hidden, images, labels, start="clean")
     assert raised.equal(right)  # gradients of rounding are zero, and nothing moves
     assert not indicators.unbounded_failure(sce, images, labels, attack=attacks.mim, epsilon=1.0, step_size=0.1).any()
+
+
+def test_a_path_is_that_of_the_attack_itself(mmc, digits):
+    images, labels = digits
+    settings = {"objective": "untargeted_1", "epsilon": 0.08, "step_size": 0.02, "steps": 6, "seed": 4}
+    path = indicators.record_path(mmc, images, labels, **settings)
+    result = attacks.pgd(mmc, images, labels, **settings)
+    right = mmc(images).argmax(1) == labels
+    assert path.losses.shape == path.margins.shape == (7, 60)
+    assert (path.margins > 0).any(0)[right].equal(result.fooled[right]), "who is fooled on the path is who the attack returns"
+    others = mmc(images).scatter(1, labels[:, None], -torch.inf)
+    decaying = {"epsilon": 0.08, "steps": 6, "seed": 4}
+    path = indicators.record_path(mmc, images, labels, targets=others.argmax(1), objective="targeted_2", step_size=None, **decaying)
+    reached = attacks.multi_targeted(mmc, images, labels, classes=1, **decaying)
+    assert not ((path.margins > 0).any(0) & ~reached.fooled).any()

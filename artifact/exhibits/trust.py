@@ -1,0 +1,127 @@
+"""Which attack may be trusted: indicators of failure on each rung's survivors, and every attack at the same number of passes."""
+
+import numpy as np
+import pandas as pd
+
+from artifact import ladder
+from artifact.exhibits import figures_deeper
+from artifact.exhibits.distances import chosen, least
+from artifact.exhibits.exhibit import Item, NotPlanned, correct, epsilon_text, evaluation, figure_title
+from artifact.experiment import Profile, unpack
+from artifact.methods import RUNGS, label, mathtext
+from mmclib.optimality import optimality
+
+INDICATORS = {  # of mmclib.attacks.indicators: what is said of a rung whose survivors raise one
+    "unavailable_gradients": "no gradient", "unstable_predictions": "unstable", "silent_success": "silent success",
+    "incomplete_optimisation": "unfinished", "unbounded_failure": "fails without bounds",
+}
+
+
+def survivors(profile: Profile, model: str) -> pd.DataFrame:
+    """Of each rung: how many of the first images it leaves, and which share of them raises each indicator, in %; in long form."""
+    known, count, long = ladder.indicators(profile, model), profile.verdict.indicators, []
+    surface = evaluation(profile, known["model"])["raised"]
+    for name, spec in ladder.rungs(profile, model).items():
+        if name not in known:
+            continue
+        left = correct(profile, spec)[:count]
+        raised = surface | evaluation(profile, known[name])["raised"]
+        for indicator in INDICATORS:
+            fired = unpack(raised[indicator], count) & left
+            long.append({"model": model, "rung": name, "indicator": indicator, "survivors": int(left.sum()),
+                         "share": 100 * fired.sum() / left.sum() if left.any() else 0.0})
+    return pd.DataFrame(long)
+
+
+def indicators(profile: Profile, methods: list[str] | None = None) -> Item:
+    """Which rung's number is evidence: one on whose survivors no indicator of failure fires more often than the profile's rule allows."""
+    models, limit = chosen(profile, methods, "indicators"), 100 * profile.verdict.rules.indicator_limit
+    values = pd.concat([survivors(profile, model) for model in models], ignore_index=True)
+    values["trusted"] = values.groupby(["model", "rung"])["share"].transform("max") <= limit
+    rungs = [name for name in RUNGS if name in set(values["rung"])]
+    by = dict(list(values.groupby(["model", "rung"])))
+    rows = {label(profile, model): {RUNGS[name]: _cell(by[model, name], limit) if (model, name) in by else "–" for name in rungs}
+            for model in models}
+    each = values[values["survivors"] > 0].drop_duplicates(["model", "rung"])
+    says = f"of {len(each)} rungs that leave an image, {int(each['trusted'].sum())} count as evidence"
+    for model in (model for model in models if model in ladder.side_by_side(profile)):
+        refused = each[(each["model"] == model) & ~each["trusted"]]["rung"]
+        if len(refused):
+            says += f"; {label(profile, model)}: not {', '.join(RUNGS[name] for name in refused)}"
+    notes = (f"Beyond the paper: indicators of attack failure (Pintor et al., 2022) on the first {profile.verdict.indicators} images. A "
+             f"rung is evidence where none fires on more than {limit:g} % of its survivors; in brackets how many it left. No gradient: "
+             "exactly zero at the image. Unstable: the margin changes by more than 10 % between random points within half of ε. Silent "
+             "success: the path met an adversarial that was not returned. Unfinished: the best loss still rose by more than 5 % in the "
+             "last 10 steps. Fails without bounds: ε = 1 is not enough. Every rung is crafted on the model that it judges, so none can "
+             "fail by transfer; AutoAttack is a package of its own and is not measured.")
+    return Item("Indicators", "indicators", "Which attack may be trusted", says, pd.DataFrame(rows).T, None, values.round(4), notes=notes)
+
+
+def _cell(part: pd.DataFrame, limit: float) -> str:
+    if part["survivors"].iloc[0] == 0:
+        return "yes (none left)"
+    fired = [f"{INDICATORS[row.indicator]} {row.share:.0f} %" for row in part.itertuples() if row.share > limit]
+    return f"{'no: ' + ', '.join(fired) if fired else 'yes'} ({part['survivors'].iloc[0]} left)"
+
+
+def equal_passes(profile: Profile, methods: list[str] | None = None) -> Item:
+    """Each attack at the same number of passes: accuracy against them, and AttackBench's optimality against the best of all attacks."""
+    models = [model for model in chosen(profile, methods, "matched") if ladder.matched(profile, model)]
+    if not models:
+        raise NotPlanned("attacks are compared at equal passes on SCE and MMC alone")
+    rows, long, scores, epsilon = {}, [], [], profile.white_box.epsilons[0]
+    for model in models:
+        seen = {name: evaluation(profile, spec) for name, spec in ladder.matched(profile, model).items()}
+        grid = ladder.matched(profile, model)["untargeted_2"].settings["epsilons"]
+        found = {name: _between(np.array([np.inf if value is None else value for value in results["least"]]), grid)
+                 for name, results in seen.items()}
+        known = list(found.values())
+        if (profile.verdict.distances or 0) >= profile.verdict.matched:
+            known.append(_between(least(profile, model)[:profile.verdict.matched], grid))
+        best = np.minimum.reduce(known)
+        for name, results in seen.items():
+            share = optimality(found[name], best, epsilon)
+            scores.append({"model": model, "attack": name, "optimality": share, "spent": results["spent"],
+                           "accuracy": 100 * results["accuracy"]})
+            long += _steps(model, name, np.array(results["passes"]), found[name] > epsilon, profile.verdict.passes)
+        rows[label(profile, model)] = {RUNGS[row["attack"]]: "–" if row["optimality"] is None else f"{row['optimality']:.2f}"
+                                       for row in scores if row["model"] == model}
+    table = pd.DataFrame(rows).T
+    table = table[[RUNGS[name] for name in RUNGS if RUNGS[name] in table]].fillna("–")
+    values, plan = pd.DataFrame(scores), profile.verdict
+    title = f"Attacks at the same number of passes, {plan.matched} images, ε = {epsilon_text(epsilon)}"
+    names = {model: mathtext(label(profile, model)) for model in models}
+    notes = (f"Beyond the paper. Each attack may take {plan.passes} forward and backward passes of an image, restarts and steps set to "
+             "fill them, at ε and its halves. The table has AttackBench's optimality: of the area under accuracy against ε that the best "
+             "of all attacks of the verdict takes, image by image, the share that this one takes; 1 is the best that is known, 0 is an "
+             "attack that finds nothing. The figure shows ε alone.")
+    return Item("Equal passes", "equal_passes", title, _passes_say(profile, values), table, None, values.round(4),
+                figures_deeper.equal_passes(pd.DataFrame(long), names, plan.passes, figure_title(profile, title)), notes)
+
+
+def _between(distances, grid) -> np.ndarray:
+    """Each distance as the middle of the two epsilons of the grid that hold it, for whom the area under the curve is the trapezoids'.
+
+    0 stays, and what lies beyond the grid is infinity.
+    """
+    places = np.array([0.0, *sorted(grid)])
+    middles = np.array([0.0, *(places[:-1] + places[1:]) / 2, np.inf])
+    return middles[np.searchsorted(places, distances - 1e-9)]
+
+
+def _steps(model, name, passes, holds, budget) -> list[dict]:
+    """Accuracy after each number of passes at which an image falls, from the first to the last of the budget."""
+    when, count = np.sort(passes[~holds]), len(holds)
+    places = np.unique(np.concatenate(([1, budget], when)))
+    return [{"model": model, "attack": name, "passes": int(place), "accuracy": 100 * (1 - (when <= place).sum() / count)}
+            for place in places]
+
+
+def _passes_say(profile, values) -> str:
+    names = {"cross_entropy": "cross-entropy", "untargeted_1": "L_Ada^{un,1}", "untargeted_2": "margin",
+             "multi_targeted": "every wrong class"}
+    parts = []
+    for model, rows in values.dropna(subset="optimality").groupby("model", sort=False):
+        by = rows.set_index("attack")["optimality"]
+        parts.append(f"{label(profile, model)}: " + ", ".join(f"{text} {by[name]:.2f}" for name, text in names.items() if name in by))
+    return f"optimality against the best of all attacks; {'; '.join(parts)}" if parts else "no attack finds anything"

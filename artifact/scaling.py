@@ -1,0 +1,144 @@
+"""How long a profile takes on more nodes: a simulation over its jobs and their needs, with the seconds that receipts measured."""
+
+import heapq
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from artifact import jobs
+from artifact.experiment import Profile, read_receipt
+from artifact.jobs import Job
+
+NODES = (1, 8, 64)
+CLOCK = 2.0  # seconds by which a receipt's clock may be off: it is kept to the second
+
+
+def simulate(planned: list[Job], seconds: dict[Path, float], nodes: int) -> tuple[float, int]:
+    """Wall time in seconds, and the most jobs at the same time, where each node runs one job and takes the most urgent that is ready.
+
+    `planned` is in order of need, `seconds` by receipt; a need that is not planned is there already. Urgency is Snakemake's priority here.
+    """
+    known = {job.receipt for job in planned}
+    planned = [replace(job, seconds=seconds[job.receipt], needs=tuple(need for need in job.needs if need in known)) for job in planned]
+    urgent = jobs.urgency(planned)
+    waits = {job.receipt: len(job.needs) for job in planned}
+    after = {receipt: [job.receipt for job in planned if receipt in job.needs] for receipt in known}
+    ready = [(-urgent[receipt], str(receipt), receipt) for receipt, open_needs in waits.items() if not open_needs]
+    heapq.heapify(ready)
+    running, now, widest = [], 0.0, 0
+    while ready or running:
+        while ready and len(running) < nodes:
+            _, text, receipt = heapq.heappop(ready)
+            heapq.heappush(running, (now + seconds[receipt], text, receipt))
+        widest = max(widest, len(running))
+        now, _, done = heapq.heappop(running)
+        for receipt in after[done]:
+            waits[receipt] -= 1
+            if not waits[receipt]:
+                heapq.heappush(ready, (-urgent[receipt], str(receipt), receipt))
+    return now, widest
+
+
+def critical_path(planned: list[Job], seconds: dict[Path, float]) -> tuple[float, list[str]]:
+    """The longest chain of jobs that need each other, in seconds and by name: no number of nodes is faster."""
+    by_receipt, ends, before = {job.receipt: job for job in planned}, {}, {}
+    for job in planned:
+        before[job.receipt] = max((need for need in job.needs if need in by_receipt), key=ends.get, default=None)
+        ends[job.receipt] = seconds[job.receipt] + (ends[before[job.receipt]] if before[job.receipt] else 0.0)
+    last = max(ends, key=ends.get)
+    chain, at = [], last
+    while at:
+        chain.insert(0, by_receipt[at].name)
+        at = before[at]
+    return ends[last], chain
+
+
+def durations(profile: Profile, planned: list[Job]) -> tuple[dict[Path, float], set[Path]]:
+    """Seconds of each job by receipt, and which are measured: those whose models or evaluations all have receipts.
+
+    The others take their estimate, times what the measured ones of their kind (training or not) took over their estimates.
+    """
+    work, claimed = {}, set()
+    for job in planned:
+        own = [path for path in job.makes if path not in claimed]  # a notebook that gathers its shards' work does none of it again
+        claimed.update(own)
+        work[job.receipt] = own if own or job.makes else [job.receipt]
+    measured = {job.receipt: jobs.SECONDS_TO_START + sum(map(_seconds, work[job.receipt])) for job in planned
+                if work[job.receipt] and all(path.exists() for path in work[job.receipt])}
+    ratio = {}
+    for kind in (True, False):
+        known = [job for job in planned if job.receipt in measured and job.makes and job.name.startswith("train ") == kind]
+        ratio[kind] = sum(measured[job.receipt] for job in known) / sum(job.seconds for job in known) if known else 1.0
+    scaled = {job.receipt: job.seconds * ratio[job.name.startswith("train ")] for job in planned if job.makes and work[job.receipt]}
+    return {job.receipt: job.seconds for job in planned} | scaled | measured, set(measured)
+
+
+def _seconds(path: Path) -> float:
+    # A training that was interrupted: of the last process, and of all its epochs.
+    made = read_receipt(path)["provenance"]
+    return max([made.get("seconds") or 0.0, *made.get("epoch_seconds", [])])
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What the clocks of trainings' and evaluations' receipts say, in seconds; hours in which nothing ran do not count."""
+
+    receipts: int
+    at_once: int  # the most that were under way at the same time
+    ran: float  # while any was under way
+    fewer: float  # of these, while fewer were than at most
+    simulated: float  # the same work on `at_once` nodes
+
+
+def observed(planned: list[Job]) -> Observed | None:
+    """The measured point, from the receipts alone; None where there are none."""
+    spans, seconds, claimed = [], {}, set()
+    for job in planned:
+        own = [path for path in job.makes if path.exists() and path not in claimed]
+        claimed.update(own)
+        for path in own:
+            made = read_receipt(path)["provenance"]
+            end = datetime.fromisoformat(made["finished"]).timestamp()
+            spans.append((end - made["seconds"], end))
+        if own:
+            seconds[job.receipt] = jobs.SECONDS_TO_START + sum(map(_seconds, own))
+    if not spans:
+        return None
+    # Within CLOCK of its end a receipt counts as ended: the next one of the same process has begun.
+    events = sorted([(start + CLOCK, 1) for start, end in spans if end - start > 2 * CLOCK]
+                    + [(end, -1) for start, end in spans if end - start > 2 * CLOCK])
+    within, now, before = {}, 0, events[0][0] if events else 0.0
+    for moment, change in events:
+        # The start of the next job's process belongs to the run.
+        level = max(now, 1) if moment - before <= 2 * jobs.SECONDS_TO_START else now
+        within[level] = within.get(level, 0.0) + moment - before
+        now, before = now + change, moment
+    most = max(within, default=1)
+    ran = sum(length for level, length in within.items() if level)
+    simulated, _ = simulate([job for job in planned if job.receipt in seconds], seconds, most)
+    return Observed(len(spans), most, ran, ran - within.get(most, 0.0), simulated)
+
+
+def page(profile: Profile) -> str:
+    """A profile's table of wall times with what bounds them, and the measured point, as Markdown."""
+    planned = jobs.plan(profile)
+    seconds, measured = durations(profile, planned)
+    total, (longest, chain) = sum(seconds.values()), critical_path(planned, seconds)
+    _, width = simulate(planned, seconds, len(planned))
+    real = [job for job in planned if job.makes and job.receipt in measured]
+    of = sum(bool(job.makes) for job in planned)
+    basis = (f"{len(real)} of {of} jobs that train or evaluate by their receipts, the others by estimates scaled to these" if real else
+             f"none of {of} jobs that train or evaluate has its receipts: all are estimates by `rate` of `profiles/{profile.name}.yaml`")
+    lines = [f"**Profile `{profile.name}`**, {len(planned)} jobs, {jobs.describe(total)} of work ({basis}).", "",
+             "| nodes | wall time (simulated) | speed-up | a node is busy |", "|---:|---:|---:|---:|"]
+    walls = [simulate(planned, seconds, nodes)[0] for nodes in NODES]
+    lines += [f"| {nodes} | {jobs.describe(wall)} | {total / wall:.1f} | {total / wall / nodes:.0%} |"
+              for nodes, wall in zip(NODES, walls, strict=True)]
+    lines += ["", f"At most {width} jobs are ready at the same time: more nodes than that have no work. What bounds the wall time is the "
+              f"longest chain, {jobs.describe(longest)}: {' → '.join(chain)}."]
+    if point := observed(planned):
+        lines += ["", f"Measured: by the clocks of its {point.receipts} receipts something ran for {point.ran / 60:.0f} min, at most "
+                  f"{point.at_once} at the same time and for {point.fewer / 60:.0f} min fewer. The simulation, which leaves no node idle "
+                  f"while a job is ready, gives {point.simulated / 60:.0f} min for the same work on {point.at_once} nodes. A job's seconds "
+                  "are its receipts' in both: this tests the order, the waiting and the starts, not the seconds."]
+    return "\n".join(lines)

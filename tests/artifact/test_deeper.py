@@ -1,0 +1,159 @@
+"""Distances, indicators and attacks at equal passes through a tiny profile, and that the demo makes their exhibits."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from artifact import experiment, items, jobs, ladder, receipts, rehearsal, report
+from artifact.compute import measure
+from artifact.exhibits import distances, exhibit, figures, trust
+from tests.artifact.test_report import overlaps
+
+TINY = {
+    "title": "digits stand in",
+    "train_on_the_spot": True,
+    "training": {"digits": {"dataset": "digits", "architecture": "small_convnet", "feature_dim": 16, "epochs": 4, "milestones": [3],
+                            "flip": False, "rate": 10000}},
+    "models": {"sce": {"training": "digits", "loss": "sce"}, "mmc-10": {"training": "digits", "loss": "mmc"},
+               "lgm": {"training": "digits", "loss": "lgm"}},
+    "white_box": {"models": ["sce", "mmc-10"], "images": 16, "epsilons": [0.1, 0.2], "step_size": 0.02, "steps": [4, 12],
+                  "convergence_steps": [20], "curve_epsilons": [0.05, 0.1]},
+    "verdict": {"models": ["sce", "mmc-10", "lgm"], "images": 16, "check_images": 8, "restarts": 2, "classes": 3, "steps": 12,
+                "queries": 8, "distances": 16, "distance_steps": 30, "indicators": 16, "matched": 8, "passes": 60,
+                "more_rungs": ["gap", "pma", "pma_gap", "malt"]},
+}
+EXHIBITS = (distances.whole_curve, distances.why, trust.indicators, trust.equal_passes)
+
+
+def load(folder, **verdict):
+    settings = json.loads(json.dumps(TINY))
+    settings["verdict"] |= verdict
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return experiment.load_profile(str(path))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("deeper")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MMC_RESULTS", str(folder / "results"))
+        patch.setenv("MMC_CHECKPOINTS", str(folder / "checkpoints"))
+        profile = load(folder)
+        for model in profile.verdict.models:
+            for spec in [*ladder.rungs(profile, model).values(), *ladder.checks(profile, model).values(), *ladder.deeper(profile, model)]:
+                measure.evaluate(profile, spec)
+        yield profile
+
+
+@pytest.mark.parametrize(("verdict", "says"), [
+    ({"distances": 17}, "verdict.distances is 17; it must be at most verdict.images = 16"),
+    ({"indicators": 17}, "verdict.indicators is 17"), ({"matched": 0}, "verdict.matched"), ({"passes": 3}, "verdict.passes"),
+    ({"more_rungs": ["fab"]}, "verdict.more_rungs"), ({"rules": {"indicator_limit": 1}}, "verdict.rules.indicator_limit"),
+])
+def test_a_bad_field_is_a_sentence(tmp_path, verdict, says):
+    with pytest.raises(ValueError) as error:
+        load(tmp_path, **verdict)
+    assert says in str(error.value)
+
+
+def test_what_a_profile_does_not_ask_for_is_not_made(tmp_path):
+    profile = load(tmp_path, distances=None, indicators=None, matched=None, more_rungs=[])
+    assert ladder.deeper(profile, "mmc-10") == []
+    assert list(ladder.rungs(profile, "sce")) == ["cross_entropy", "untargeted_1", "untargeted_2", "restarts", "multi_targeted"]
+    assert ladder.RUNGS["pma"] not in ladder.titles(profile) and len(ladder.titles(profile)) == 7
+    for build in EXHIBITS:
+        with pytest.raises(exhibit.NotPlanned):
+            build(profile)
+
+
+def test_rungs_stand_in_the_order_of_their_titles(made):
+    for model in made.verdict.models:
+        names = list(ladder.rungs(made, model))
+        assert names == [name for name in ladder.RUNGS if name in names]
+    assert set(ladder.RUNGS) - set(ladder.rungs(made, "mmc-10")) == {"autoattack"}
+
+
+def test_a_distance_is_no_farther_than_any_ball_in_which_the_image_fell(made):
+    for model in made.verdict.models:
+        found = distances.least(made, model)
+        for spec in ladder.rungs(made, model).values():
+            assert (found[~exhibit.correct(made, spec)] <= spec.settings["epsilon"] + 1e-9).all()
+        own = exhibit.evaluation(made, ladder.distances(made, model)["linf"])
+        assert (found <= np.where(exhibit.correct(made, ladder.distances(made, model)["linf"]), np.inf, own["distance"])).all()
+        assert (found[~exhibit.clean(made, model, 16)] == 0).all()
+        assert (distances.least(made, model, "l2") >= found - 1e-6).all() or np.isinf(distances.least(made, model, "l2")).any()
+
+
+def test_a_receipts_distances_are_checked_when_it_is_read(made, tmp_path):
+    path = ladder.distances(made, "mmc-10")["linf"].path(made)
+    receipt = experiment.read_receipt(path)
+    copy = tmp_path / "mmc-10" / path.name
+    for change, says in ((lambda results: results["distance"].__setitem__(slice(None), [2 * d + 0.1 for d in results["distance"]]),
+                          "median_distance is"), (lambda results: results["distance"].pop(), "are not those of 16 images")):
+        edited = json.loads(json.dumps(receipt))
+        change(edited["results"])
+        edited["sha256"] = receipts.checksum(edited)
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_text(json.dumps(edited))
+        with pytest.raises(ValueError, match=says):
+            experiment.read_receipt(copy)
+
+
+@pytest.mark.parametrize("build", EXHIBITS)
+def test_every_exhibit_is_drawn_with_a_sentence(build, made, tmp_path):
+    item = build(made)
+    assert len(item.table) and item.says and item.notes and item.table.notna().all().all()
+    assert "nan" not in item.sentence and report.write_item(tmp_path, item)
+    if item.figure is not None:
+        assert round(item.figure.get_figwidth(), 4) == round(figures.WIDE, 4) and overlaps(item.figure) == []
+
+
+def test_a_mixture_has_a_curve_but_no_margin(made):
+    assert "L-GM" in distances.whole_curve(made).table.index and "L-GM" not in distances.why(made).table.index
+
+
+def test_mmc_enlarges_the_margin_of_features(made):
+    values = distances.why(made).values
+    by = values[values["margin"] > 0].groupby("model")["relative"].median()
+    assert by["mmc-10"] > by["sce"]
+
+
+def test_cross_entropy_is_no_evidence_on_mmc_and_a_rule_decides(made):
+    values = trust.indicators(made).values
+    on = values[(values["model"] == "mmc-10") & (values["rung"] == "cross_entropy")].set_index("indicator")
+    assert on.loc["unavailable_gradients", "share"] > 5 and not on["trusted"].any()
+    assert (values[values["indicator"] == "silent_success"]["share"] == 0).all(), "attacks here return the best try"
+    rules = made.verdict.rules.model_copy(update={"indicator_limit": 0.999999})
+    lenient = made.model_copy(update={"verdict": made.verdict.model_copy(update={"rules": rules})})
+    assert trust.indicators(lenient).values["trusted"].sum() >= values["trusted"].sum()
+
+
+def test_at_equal_passes_the_blind_attack_is_the_worst(made):
+    item = trust.equal_passes(made)
+    scores = item.values[item.values["model"] == "mmc-10"].set_index("attack")["optimality"]
+    assert ((0 <= scores) & (scores <= 1)).all() and scores["cross_entropy"] < scores["untargeted_2"]
+    for spec in ladder.matched(made, "mmc-10").values():
+        results = exhibit.evaluation(made, spec)
+        assert max(results["passes"]) <= made.verdict.passes and len(results["least"]) == 8
+
+
+def test_areas_are_trapezoids():
+    found = trust._between(np.array([0.0, 0.01, 0.025, 0.03, 0.1, np.inf]), [0.1, 0.05, 0.025])
+    assert found.tolist() == pytest.approx([0.0, 0.0125, 0.0125, 0.0375, 0.075, np.inf])
+
+
+def test_the_demo_makes_them_and_a_rehearsal_in_miniature(tmp_path, monkeypatch):
+    demo = experiment.load_profile("demo")
+    for model in demo.verdict.models:
+        assert {spec.attack for spec in ladder.deeper(demo, model)} >= {"fmn", "ddn", "indicators", "stability", "pgd"}
+    assert {spec.attack for spec in ladder.matched(demo, "mmc-10").values()} == {"matched"}
+    job = jobs.find(demo, "verdict")
+    assert set(job.makes) >= {spec.path(demo) for model in demo.verdict.models for spec in ladder.deeper(demo, model)}
+    assert {"Whole curve", "Why", "Indicators", "Equal passes"} <= report.ITEMS.keys()
+    monkeypatch.setattr(rehearsal, "ROOT", tmp_path)
+    toy = rehearsal.rehearsal(demo, "cpu").verdict
+    assert (toy.distances, toy.indicators, toy.matched, toy.distance_steps, toy.passes) == (4, 4, 4, 2, 20)
+    assert items.Evaluation("sce", "matched", 4, settings={"budget": 20}).gradients() > 0

@@ -1,0 +1,93 @@
+"""Objectives that need logits of a scale the softmax does not saturate at, MALT's order of targets, and the count of passes."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from mmclib import attacks
+from mmclib.attacks.objectives import OBJECTIVES, divided_by_gap
+
+SHORT = {"epsilon": 0.1, "step_size": 0.02, "steps": 20}
+
+
+def test_dividing_by_the_gap_forgets_the_scale_of_logits():
+    labels, logits = torch.tensor([0, 1, 2]), torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    for name in ("cross_entropy", "probability_margin"):
+        small, large = (divided_by_gap(name)(None, scale * logits, labels, None) for scale in (1e-3, 1e4))
+        assert torch.allclose(small, large, rtol=1e-3, atol=1e-5)
+    huge = torch.tensor([[0.0, -200.0, -900.0]], requires_grad=True)
+    for name in ("cross_entropy", "probability_margin"):
+        blind, = torch.autograd.grad(OBJECTIVES[name](None, huge, torch.tensor([0]), None).sum(), huge)
+        sees, = torch.autograd.grad(divided_by_gap(name)(None, huge, torch.tensor([0]), None).sum(), huge)
+        assert not blind.any() and sees[0, 1] > 0 > sees[0, 0]
+    odd = torch.tensor([[1.0, 1.0, 0.0], [1.0, -torch.inf, -torch.inf]])
+    assert divided_by_gap("cross_entropy")(None, odd, torch.tensor([0, 0]), None).isfinite().all(), "no gap to divide by"
+
+
+def test_the_margin_of_probabilities_lies_between_minus_one_and_one():
+    logits = torch.tensor([[3.0, 1.0, 0.0], [0.0, 1.0, 3.0]])
+    values = OBJECTIVES["probability_margin"](None, logits, torch.tensor([0, 0]), None)
+    shares = logits.softmax(1)
+    assert torch.allclose(values, torch.stack([shares[0, 1] - shares[0, 0], shares[1, 2] - shares[1, 0]]))
+    towards = OBJECTIVES["probability_margin"](None, logits, torch.tensor([0, 0]), torch.tensor([1, 1]))
+    assert torch.allclose(towards, shares[:, 1] - shares[:, 0])
+
+
+def test_on_mmc_they_are_attacks_only_when_divided(mmc, digits):
+    images, labels = digits
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fooled = {name: attacks.pgd(mmc, images, labels, objective=objective, **SHORT).fooled.sum() for name, objective in {
+            "cross_entropy": "cross_entropy", "pma": "probability_margin", "divided": divided_by_gap("cross_entropy"),
+            "pma_gap": divided_by_gap("probability_margin"), "margin": "margin"}.items()}
+    assert max(fooled["cross_entropy"], fooled["pma"]) + 10 < min(fooled["divided"], fooled["pma_gap"])
+    assert min(fooled["divided"], fooled["pma_gap"]) >= fooled["margin"] - 3
+
+
+class Slopes(nn.Module):
+    """Three classes by the brightness: the second is close in logits but hardly moves, the third is farther and moves fast, downwards."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([0.0, 0.1, -10.0]))
+        self.offset = nn.Parameter(torch.tensor([0.0, -0.5, 4.0]))
+
+    def forward(self, images):
+        return images.mean((1, 2, 3))[:, None] * self.weight + self.offset
+
+
+def test_malts_first_target_is_the_nearest_were_logits_linear(mmc, digits):
+    images, labels = torch.full((3, 1, 4, 4), 0.5), torch.zeros(3, dtype=torch.int64)
+    found = {order: attacks.multi_targeted(Slopes(), images, labels, classes=1, epsilon=0.2, steps=10, order=order)
+             for order in ("logits", "malt")}
+    assert not found["logits"].success.any() and found["malt"].success.all()
+    assert found["malt"].queries.min() > 2 and found["malt"].gradients.min() >= 3, "one gradient a wrong class is booked"
+    with pytest.raises(ValueError, match="order must be 'logits' or 'malt', got 'size'"):
+        attacks.multi_targeted(Slopes(), images, labels, order="size")
+    images, labels = digits
+    every = [attacks.multi_targeted(mmc, images, labels, epsilon=0.06, steps=10, order=order).success for order in ("logits", "malt")]
+    assert abs(int(every[0].sum()) - int(every[1].sum())) <= 2, "with all classes tried the order hardly matters"
+
+
+@pytest.mark.parametrize("objective", ("margin", "cross_entropy"))
+def test_the_passes_booked_are_those_that_a_counter_in_the_model_sees(objective, sce, digits):
+    images, labels = digits[0][:16], digits[1][:16]  # as many as a call has rows: none is padding
+    seen = {"forward": 0, "backward": 0}
+
+    class Counted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = sce
+
+        def forward(self, inputs):
+            seen["forward"] += 1
+            logits = self.model(inputs)
+            if logits.requires_grad:
+                logits.register_hook(lambda gradient: seen.update(backward=seen["backward"] + 1))
+            return logits
+
+    result = attacks.pgd(Counted(), images, labels, objective=objective, stop_early=False, **SHORT)
+    assert result.queries.tolist() == [seen["forward"] - 2] * 16, "two more look for dependence on the batch"
+    assert result.gradients.tolist() == [seen["backward"]] * 16 == [20] * 16
