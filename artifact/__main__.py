@@ -345,10 +345,10 @@ def main(arguments=None) -> int:
             raise
         print(f"error: {_sentence(error)}", file=sys.stderr)
         return 1
-    except processes.Stopped as error:
+    except (KeyboardInterrupt, processes.Stopped) as error:
         if status.folder() is None:  # else the command that started this one says it
             print("\nstopped; what is done stays done, and the same command goes on", file=sys.stderr)
-        return 128 + error.number
+        return 128 + getattr(error, "number", signal.SIGINT)
 
 
 EXPECTED = (ValueError, RuntimeError, FloatingPointError, ModuleNotFoundError)
