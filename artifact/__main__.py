@@ -102,13 +102,13 @@ def reproduce(options) -> int:
     announce(profile, why, todo, parallel)
     if todo:
         preflight.check(profile, todo, parallel=parallel, device=not on_slurm)  # whoever submits needs no GPU
+        command = snakemake(profile, todo, parallel, executor=options.executor)
         if profile.device == "cuda" and not on_slurm:
             cluster.name_gpus()
-        command = snakemake(profile, todo, parallel, executor=options.executor)
         with terminal.following(jobs.plan(profile), todo, parallel):
             code = processes.run(command, cwd=ROOT)
         if code and jobs.to_do(jobs.plan(profile)):
-            if reason := refusal(command):
+            if not on_slurm and (reason := refusal(command)):  # there Snakemake's own lines are shown
                 raise RuntimeError(f"Snakemake ran nothing: {reason}")
             print(f"\nnot everything was made; what is done stays done. The failed jobs' notebooks are under logs/{profile.name}/; "
                   "mend what they name and run the same command again", file=sys.stderr)
@@ -345,10 +345,10 @@ def main(arguments=None) -> int:
             raise
         print(f"error: {_sentence(error)}", file=sys.stderr)
         return 1
-    except processes.Stopped as error:
+    except (KeyboardInterrupt, processes.Stopped) as error:
         if status.folder() is None:  # else the command that started this one says it
             print("\nstopped; what is done stays done, and the same command goes on", file=sys.stderr)
-        return 128 + error.number
+        return 128 + getattr(error, "number", signal.SIGINT)
 
 
 EXPECTED = (ValueError, RuntimeError, FloatingPointError, ModuleNotFoundError)

@@ -145,7 +145,7 @@ def _verify(receipt: dict, path: Path) -> None:
         _recompute(results, count)
     elif kind == "notebook":
         made, name = receipt.get("identity"), path.stem  # of a notebook's settings it holds none
-        _require(path.parent.name == "notebooks", "a notebook's receipt lies under notebooks/")
+        _require("models" != path.parent.name and "evaluations" != path.parent.parent.name, "a notebook's receipt lies under notebooks/")
         # Before there was an identity in it there was no checksum either; what is left for such a one is its form.
         _require(made is None or name.endswith(f"-{made}"), f"its identity {made} is not its file's")
         _require(made is None or "sha256" in receipt, "its sha256 is missing")

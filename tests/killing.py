@@ -64,7 +64,7 @@ class Count:
 def project(folder: Path) -> Path:
     """A copy of the project with miniature notebooks and a profile of seconds, tiny.yaml, in a folder whose name no shell should read."""
     copy = folder / "it's a $(touch here) project"
-    for name in ("artifact", "mmclib", "paper"):
+    for name in ("artifact", "mmclib", "paper", "profiles"):
         shutil.copytree(experiment.ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Makefile", "Snakefile", "README.md"):
         shutil.copy(experiment.ROOT / name, copy / name)
