@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 
-from artifact import cluster, jobs, plain, preflight, processes, status, terminal
+from artifact import cluster, jobs, kernel, plain, preflight, processes, status, terminal
 from artifact.experiment import ROOT, Profile, load_profile, pin_folders, read_receipt, results_folder
 from mmclib import __version__
 
@@ -92,8 +92,20 @@ def refusal(command: list[str]) -> str:
     return " ".join(lines[begins[-1] if begins else -1:])
 
 
+def sweep() -> None:
+    """Remove what killed runs left: connection files of kernels, and Snakemake's marks of unfinished jobs, but for those on a cluster."""
+    kernel.sweep()
+    for mark in (ROOT / ".snakemake" / "incomplete").rglob("*"):
+        try:
+            if mark.is_file() and not json.loads(mark.read_text(encoding="utf-8"))["external_jobid"]:
+                mark.unlink(missing_ok=True)  # a receipt says whether a job is done; with the mark it would be done again
+        except (OSError, ValueError, KeyError, TypeError):  # another's, or half written: as harmless as before
+            continue
+
+
 def reproduce(options) -> int:
     profile, why = choose_profile(options.profile)
+    sweep()
     todo = jobs.to_do(jobs.plan(profile))
     on_slurm = options.executor == "slurm"
     if on_slurm:
@@ -132,6 +144,7 @@ def run(options) -> int:
         for job in todo:
             print(f"{jobs.describe(job.seconds):>9}  {job.name}")
         return 0
+    sweep()
     if status.folder() is None:  # else the command that started this one has looked
         preflight.check(profile, todo, parallel=options.jobs)
     failed, in_time = [], True

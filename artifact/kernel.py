@@ -1,5 +1,6 @@
 """The kernel that a job's notebook runs in: the very interpreter that runs the job, and no longer than the job."""
 
+import glob
 import os
 import sys
 import tempfile
@@ -16,7 +17,8 @@ def manager():
     class ThisInterpreter(AsyncKernelManager):
         def __init__(self, **settings):
             super().__init__(**settings)
-            self.connection_file = str(connection_file())
+            sweep()
+            self.connection_file = f"{_start()}{os.getpid()}.json"
 
         @property
         def kernel_spec(self):
@@ -26,13 +28,16 @@ def manager():
     return ThisInterpreter
 
 
-def connection_file() -> Path:
-    """Where this job's kernel finds its sockets; the files of jobs that were killed are removed."""
-    folder, start = Path(tempfile.gettempdir()), f"mmc-kernel-{os.getuid()}-"
-    for path in folder.glob(f"{start}*.json"):
-        if not lives(int(path.stem.removeprefix(start))):
-            path.unlink(missing_ok=True)
-    return folder / f"{start}{os.getpid()}.json"
+def sweep() -> None:
+    """Remove the connection files of jobs that were killed."""
+    start = _start()
+    for name in glob.glob(f"{glob.escape(start)}*.json"):
+        if not lives(int(name.removeprefix(start).removesuffix(".json"))):
+            Path(name).unlink(missing_ok=True)
+
+
+def _start() -> str:
+    return os.path.join(tempfile.gettempdir(), f"mmc-kernel-{os.getuid()}-")
 
 
 if __name__ == "__main__":

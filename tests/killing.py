@@ -183,8 +183,8 @@ def undisturbed(place: Place) -> float:
     return time.monotonic() - began
 
 
-def kill(place: Place, role: str, longest: float, chance: random.Random) -> bool:
-    """Start a command and kill one process of the role at a random moment of its life; False where it ended before."""
+def kill(place: Place, role: str, longest: float, chance: random.Random) -> int | None:
+    """Start a command and kill one process of the role at a random moment of its life; its status, or None where it ended before."""
     process, moment = place.start(role), None
     while process.poll() is None:
         alive = [pid for pid, name in place.processes().items() if name == role]
@@ -194,11 +194,10 @@ def kill(place: Place, role: str, longest: float, chance: random.Random) -> bool
         elif moment is not None and now >= moment:
             if alive:
                 os.kill(chance.choice(alive), signal.SIGKILL)
-                process.wait()
-                return True
+                return process.wait()
             moment = None  # that one ended before; the next of its kind
         time.sleep(0.25)
-    return False
+    return None
 
 
 def kills(folder: Path, count: int, chance: random.Random, found: Count) -> None:
@@ -217,12 +216,12 @@ def disturb(reference: Place, whole: float, count: int, chance: random.Random, f
         for _ in range(min(4, count - found.tried)):
             role = roles[found.tried % len(roles)]
             made, far = place.receipts(), place.states()
-            if not kill(place, role, whole * (1 if role in ("kernel", "job", "plain runner") else 2), chance):
+            if (status := kill(place, role, whole * (1 if role in ("kernel", "job", "plain runner") else 2), chance)) is None:
                 break  # all is made
             found.tried += 1
             found.of[role] += 1
             print(f"kill {found.tried} of {count}: {role}", flush=True)
-            _look_back(found, place, role, made, far)
+            _look_back(found, place, role, status, made, far)
         made = place.receipts()
         if place.start(("reproduce", "plain runner")[number % 2]).wait() or "Traceback" in place.said():
             found.note("unnamed", f"the run after {dict(found.of)} failed:\n{place.said()}")
@@ -234,12 +233,13 @@ def disturb(reference: Place, whole: float, count: int, chance: random.Random, f
         shutil.rmtree(place.root)
 
 
-def _look_back(found: Count, place: Place, role: str, made: dict, far: dict) -> None:
+def _look_back(found: Count, place: Place, role: str, status: int, made: dict, far: dict) -> None:
     # What must hold after any kill: the tree ends, finished things stay, trainings are no farther back, and who lives on says why it ends.
     if left := wait_for_the_end(place):
         found.note("unnamed", f"after the kill of {role} there ran on: {', '.join(left)}")
     said = place.said()
-    if "Traceback" in said or role in ("kernel", "job", "snakemake") and "error: " not in said and "not everything was made" not in said:
+    silent = status > 0 and "error: " not in said and "not everything was made" not in said
+    if "Traceback" in said or silent:
         found.note("unnamed", f"after the kill of {role} it said:\n{said}")
     _unchanged(found, place, made, f"the kill of {role}")
     now = place.states()

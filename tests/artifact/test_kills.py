@@ -133,6 +133,17 @@ def test_what_a_killed_process_left_half_written_is_swept(tmp_path):
     assert [path.name for path in states.iterdir()] == ["model.safetensors"]
 
 
+def test_marks_of_killed_jobs_are_swept_but_for_those_on_a_cluster(tmp_path, monkeypatch):
+    monkeypatch.setattr(command_line, "ROOT", tmp_path)
+    marks = tmp_path / ".snakemake" / "incomplete"
+    (marks / "@long").mkdir(parents=True)
+    for name, number in (("here", None), ("@long/here", None), ("there", "4711")):
+        (marks / name).write_text(json.dumps({"external_jobid": number}))
+    (marks / "half").write_text("{")
+    command_line.sweep()
+    assert sorted(path.name for path in marks.rglob("*") if path.is_file()) == ["half", "there"]
+
+
 def test_what_snakemake_refuses_is_said_with_its_reason(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command_line.preflight, "check", lambda *_, **__: None)
     (tmp_path / "file").touch()
