@@ -1,9 +1,19 @@
 """Models that several test files attack, trained once per session in seconds."""
 
+import signal
+
 import pytest
 import torch
 
 from mmclib import centers, data, losses, models
+
+
+@pytest.fixture(scope="session", autouse=True)
+def heard_signals():
+    """A suite that nohup or a shell's & started has signals ignored, which what it tests would respect."""
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL), (signal.SIGTERM, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 @pytest.fixture(scope="session")

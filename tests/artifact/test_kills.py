@@ -24,7 +24,7 @@ def tiny(tmp_path, monkeypatch):
     return experiment.load_profile(str(path))
 
 
-def wait_for(what, seconds=120):
+def wait_for(what, seconds=300):
     ends = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < ends, "it did not come"
