@@ -62,6 +62,8 @@ class Progress:
             _remove(self.file)
 
     def _write(self, content):
+        if not self.file:
+            return
         new = f"{self.file}.{os.getpid()}"
         try:
             with open(new, "w", encoding="utf-8") as file:
