@@ -84,7 +84,8 @@ def evaluation(profile: Profile, spec: items.Evaluation) -> dict:
 
 def _receipt(profile: Profile, spec: items.Evaluation) -> dict:
     if not spec.path(profile).exists():
-        raise Missing(f"no receipt of {spec.attack} on {spec.model}")
+        steps = f", {spec.settings['steps']} steps" if "steps" in spec.settings else ""  # one attack is asked for in several settings
+        raise Missing(f"no receipt of {spec.attack} on {spec.model} ({spec.images} images{steps})")
     receipt = read_receipt(spec.path(profile))
     if not items.same_checkpoints(profile, receipt):
         raise Missing(f"{spec.attack} on {spec.model} was made of another checkpoint than the model's receipt names")
