@@ -9,6 +9,7 @@ import yaml
 from artifact import experiment, jobs, receipts, rehearsal, report
 from artifact.compute import measure
 from artifact.exhibits import distances, exhibit, style, trust
+from artifact.exhibits import ladder as ladder_exhibits
 from artifact.measurements import ladder
 from artifact.measurements.measurement import Measurement
 from artifact.methods import RUNGS
@@ -88,6 +89,17 @@ def test_a_distance_is_no_farther_than_any_ball_in_which_the_image_fell(made):
         assert (found <= np.where(exhibit.correct(made, ladder.distances(made, model)["linf"]), np.inf, own["distance"])).all()
         assert (found[~exhibit.clean(made, model, 16)] == 0).all()
         assert (distances.least(made, model, "l2") >= found - 1e-6).all() or np.isinf(distances.least(made, model, "l2")).any()
+
+
+def test_what_fmn_finds_within_epsilon_counts_in_the_worst_case(made, monkeypatch):
+    spec, epsilon = ladder.distances(made, "sce")["linf"], made.white_box.epsilons[0]
+    before, distance = ladder_exhibits.strongest(made, "sce"), np.array(exhibit.evaluation(made, spec)["distance"])
+    assert not (before[:len(distance)] & (distance <= epsilon - 1e-6)).any()
+    told = {"distance": [epsilon - 1e-6] * 8 + [epsilon + 1e-6] * 8}
+    monkeypatch.setattr(ladder_exhibits, "evaluation", lambda *_: told)
+    monkeypatch.setattr(ladder_exhibits, "correct", lambda profile, asked: np.arange(len(exhibit.correct(profile, asked))) != 7
+                        if asked == spec else np.ones(len(exhibit.correct(profile, asked)), dtype=bool))
+    assert list(ladder_exhibits.strongest(made, "sce")[:16]) == [place != 7 for place in range(16)]
 
 
 def test_a_receipts_distances_are_checked_when_it_is_read(made, tmp_path):
