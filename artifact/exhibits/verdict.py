@@ -81,7 +81,7 @@ def ladder_item(profile: Profile, methods: list[str] | None = None) -> Item:
         figures_verdict.ladder(values, looks(profile, methods), _papers(profile, methods), figure_title(profile, title)),
         f"Beyond the paper. The same {plan.images} test images on every rung. A row's numbers are each attack's own; the figure "
         "(hollow marks: "
-        "own numbers where they are higher) and the last column are the worst case, per image, over the rung and all before it. "
+        "own numbers where they are higher) and 'worst case' in the table are the worst, per image, over the rung and all before it. "
         "PGD takes "
         f"{profile.white_box.steps[1]} steps; restarts: {plan.restarts}; every wrong class: {plan.classes} targets of {plan.steps} "
         "steps that decay to zero. Dividing logits needs centers of known norm C."
