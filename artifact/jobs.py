@@ -9,11 +9,17 @@ import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from artifact import items, ladder, status, variants
+from artifact import status
 from artifact.experiment import ROOT, Profile, identity, model_identity, model_receipt_path, read_receipt, results_folder
+from artifact.measurements import black_box, general_purpose, ladder, variants, white_box
+from artifact.measurements.measurement import same_checkpoints
 
 SECONDS_TO_START = 8  # a kernel and its imports
 SHARD_GRADIENTS = 400_000  # of one image each: the least work worth a kernel of its own
+# The jobs that attack: their names, their notebooks, and the rooms that say which models and measurements these are about.
+TABLES = (("white box", "03_white_box", white_box), ("black box", "04_black_box", black_box),
+          ("general purpose", "05_general_purpose", general_purpose), ("cifar100", "06_cifar100", variants),
+          ("verdict", "07_verdict", ladder))
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class Job:
         if path.suffix != ".json" or not path.exists():
             return path.exists()
         receipt = read_receipt(path)
-        return receipt["kind"] != "evaluation" or self.profile is None or items.same_checkpoints(self.profile, receipt)
+        return receipt["kind"] != "evaluation" or self.profile is None or same_checkpoints(self.profile, receipt)
 
     def done(self) -> bool:
         return not self.missing()
@@ -55,16 +61,9 @@ def plan(profile: Profile) -> list[Job]:
     jobs = [_job(profile, "theory", "01_theory", identity("theory"), seconds=40)]
     trained, trainings = _training_jobs(profile)
     jobs += trainings
-    jobs += _table_jobs(profile, trained, "white box", "03_white_box", profile.white_box.models, items.white_box)
-    jobs += _table_jobs(profile, trained, "black box", "04_black_box", items.black_box_models(profile), items.black_box)
-    if profile.transformations:
-        jobs += _table_jobs(
-            profile, trained, "general purpose", "05_general_purpose", profile.transformations.models, items.general_purpose
-        )
-    if later := variants.models(profile):
-        jobs += _table_jobs(profile, trained, "cifar100", "06_cifar100", later, variants.evaluations)
-    if profile.verdict:
-        jobs += _table_jobs(profile, trained, "verdict", "07_verdict", ladder.models(profile), ladder.evaluations)
+    for name, notebook, room in TABLES:
+        if models := room.models(profile):
+            jobs += _table_jobs(profile, trained, name, notebook, models, room.measurements)
     receipts = [job.receipt for job in jobs]
     page = ROOT / "figures" / profile.name / "index.html"
     report = _job(profile, "report", "08_report", identity("report", of=[path.name for path in receipts]), needs=receipts, seconds=20)

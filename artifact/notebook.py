@@ -9,10 +9,10 @@ import matplotlib.pyplot as plt
 import torch
 from torch import nn
 
-from artifact import items, page
+from artifact import methods, page
 from artifact.compute import measure, trained
 from artifact.exhibits.exhibit import Item, attempt
-from artifact.exhibits.figures import STYLE
+from artifact.exhibits.style import STYLE
 from artifact.experiment import Profile, load_profile
 from mmclib import data
 from mmclib.attacks.ledger import GradientMaskingWarning
@@ -25,7 +25,7 @@ NO_PART = "These models have no part in it; `methods = []` takes all that the pr
 class Run:
     """One run of a notebook: its three parameters, the evaluations it made or found, and its claims with their verdicts.
 
-    `methods` are models of the profile, none named: all that `evaluate` is told of. `output` is the receipt to write, "" for none.
+    `methods` are models of the profile, none named: all that the notebook is about. `output` is the receipt to write, "" for none.
     Figures drawn after this take the project's look and show at the end of the cell that makes them.
     """
 
@@ -48,20 +48,20 @@ class Run:
         plt.style.use(STYLE)
         plt.ion()
 
-    def evaluate(self, evaluations, known: list[str]) -> None:
-        """Look up or make what `evaluations(profile, method)` lists for each method, of all `known` where none is named.
+    def evaluate(self, room) -> None:
+        """Look up or make what a room of artifact.measurements lists for each method, of all its models where none is named.
 
         Zero gradients are warned of by no line here: each receipt counts them, and the exhibits name them.
         """
-        self.methods = list(self.methods or known)
+        self.methods = list(self.methods or room.models(self.profile))
         for method in self.methods:
-            specs = evaluations(self.profile, method)
+            specs = room.measurements(self.profile, method)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", GradientMaskingWarning)
                 for spec in specs:
                     measure.evaluate(self.profile, spec)
             self.receipts += [spec.path(self.profile).name for spec in specs]
-            print(f"{items.label(self.profile, method)}: {len(specs)} evaluations")
+            print(f"{methods.label(self.profile, method)}: {len(specs)} evaluations")
 
     def show(self, *exhibits) -> Item | None:
         """Show exhibits (functions of profile and methods): title, sentence, table, notes, figure; return the last one's item.

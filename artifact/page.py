@@ -1,7 +1,7 @@
 """One HTML page that shows every figure and table of a profile: what came out first, the paper's numbers inside the tables."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -9,8 +9,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from artifact import methods
+from artifact.exhibits.exhibit import cell_number, cell_text
 from artifact.experiment import Profile, read_receipt, results_folder
-from mmclib.intervals import wilson_interval
 
 CHIPS = {"holds": "holds", "holds in part": "part", "does not hold": "fails", "not judged": "open"}  # a verdict's class in the template
 GROUPS = ("The paper", "Beyond it", "Can it be trusted?")
@@ -70,7 +70,6 @@ def _environment() -> Environment:
 
 def write(profile: Profile, folder: Path, items: list) -> Path:
     """Write figures/<profile>/index.html over the files beside it."""
-    items = [replace(item, intervals=ladder_intervals(profile, item.values)) if item.stem == "ladder" else item for item in items]
     by_stem = {item.stem: item for item in items}
     groups = {name: [item for item in items if _group(item) == name] for name in GROUPS}
     claims = by_stem["verdict"].table["verdict"] if "verdict" in by_stem else {}
@@ -95,21 +94,9 @@ def headline(profile: Profile, ladder) -> str:
     rows = ladder.values[ladder.values["model"] == mmc].set_index("rung")
     if not {"clean", "untargeted_1"} <= set(rows.index):
         return ""
-    return (f"Made again here, {methods.label(profile, mmc)} classifies {rows.loc['clean', 'own']:.1f} % of the images, "
-            f"{rows.loc['untargeted_1', 'own']:.1f} % under the paper's own attack, and {rows['accuracy'].iloc[-1]:.1f} % once every image "
-            "may be attacked in the way that is worst for it.")
-
-
-def ladder_intervals(profile: Profile, values: pd.DataFrame) -> dict:
-    """The ladder's own numbers and its worst cases, each with its 95 % interval, by place in its table."""
-    found, count = {}, profile.verdict.images
-    for row in values.to_dict("records"):
-        name = methods.label(profile, row["model"])
-        low, high = wilson_interval(round(row["own"] * count / 100), count)
-        found[name, "Clean" if row["rung"] == "clean" else methods.RUNGS[row["rung"]]] = {
-            "accuracy": row["own"], "low": 100 * low, "high": 100 * high}
-        found[name, "worst case"] = row  # of the last rung in the end
-    return found
+    return (f"Made again here, {methods.label(profile, mmc)} classifies {rows.loc['clean', 'accuracy']:.1f} % of the images, "
+            f"{rows.loc['untargeted_1', 'accuracy']:.1f} % under the paper's own attack, and {rows.loc['worst', 'accuracy']:.1f} % once "
+            "every image may be attacked in the way that is worst for it.")
 
 
 def provenance(profile: Profile) -> dict:
@@ -127,22 +114,18 @@ def grid(item) -> Grid | None:
     if item.table is None:
         return None
     table, columns = item.table, [str(column) for column in item.table.columns]
-    known = dict(item.intervals or {})
-    if not known and {"method", "title", "accuracy", "low", "high"} <= set(item.values.columns):
-        known = {(row["method"], row["title"]): row for row in item.values.to_dict("records")}
     rows = []
     for name, texts in zip(table.index, table.itertuples(index=False, name=None), strict=True):
         cells = []
         for column, text in zip(columns, texts, strict=True):
-            number = known.get((name, column))
+            number = item.numbers.get((name, column))
             if number is None:
                 cells.append(_text_cell(text))
                 continue
             paper = number.get("paper")
-            peers = [found["accuracy"] for (_, place), found in known.items() if place == column]
-            best = len(peers) > 1 and number["accuracy"] == max(peers) > min(peers)
-            digits = len(str(text).partition(".")[2])  # as the number itself
-            cells.append(Cell(str(text), f"{number['low']:.{digits}f}–{number['high']:.{digits}f}",
+            peers = [cell_number(found) for (_, place), found in item.numbers.items() if place == column]
+            best = len(peers) > 1 and cell_number(number) == max(peers) > min(peers)
+            cells.append(Cell(str(text), cell_text(number, "–"),
                               str(paper).replace("<=", "≤ ") if paper is not None and not pd.isna(paper) else "", best))
         rows.append((str(name), cells))
     caption, heads = f"{item.name}. {item.title}", header(columns)

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from artifact import items, methods, report, scaling
+from artifact import methods, report, scaling
 from artifact.exhibits.exhibit import Missing
 from artifact.experiment import ROOT, Profile, model_receipt_path, read_receipt, results_folder
 
@@ -48,7 +48,7 @@ def block(profile: Profile) -> str:
             receipt = read_receipt(path)
             network, made = receipt["config"]["network"], receipt["provenance"]
             models.append(
-                f"| {methods.symbols_html(items.label(profile, model))} | {network['dataset']} | {network['epochs']} "
+                f"| {methods.symbols_html(methods.label(profile, model))} | {network['dataset']} | {network['epochs']} "
                 f"| {100 * receipt['results']['test_accuracy']:.2f} "
                 f"| {made['epoch_seconds'][-1] / 3600:.2f} | {made['device']} | `{path.stem}` |"
             )

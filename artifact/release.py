@@ -6,11 +6,12 @@ from pathlib import Path
 import torch
 import yaml
 
-from artifact import ladder
 from artifact.compute import trained
 from artifact.exhibits.exhibit import Missing, number, with_interval
 from artifact.exhibits.exhibit import evaluation as look_up
 from artifact.experiment import Profile, load_profile
+from artifact.measurements import ladder
+from artifact.methods import RUNGS
 from mmclib import checkpoints
 from mmclib.zoo import FOLDER
 
@@ -70,7 +71,7 @@ def _card(profile: Profile, key: str, card: dict) -> str:
         "",
     ]
     try:
-        found = {title: number(look_up(profile, rung)) for name, title in ladder.RUNGS.items()
+        found = {title: number(look_up(profile, rung)) for name, title in RUNGS.items()
                  if (rung := ladder.rungs(profile, key).get(name)) is not None} if profile.verdict and key in profile.verdict.models else {}
     except Missing:
         found = {}

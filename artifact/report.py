@@ -6,8 +6,21 @@ from pathlib import Path
 import pandas as pd
 
 from artifact import jobs, methods, page
-from artifact.exhibits import distances, figures, seeds, tables, tables_more, tables_variants, theory, trust, verdict
-from artifact.exhibits.exhibit import Item, Missing, NotPlanned, as_far_as_made, worded
+from artifact.exhibits import (
+    black_box,
+    claims,
+    distances,
+    general_purpose,
+    ladder,
+    seeds,
+    style,
+    theory,
+    training,
+    trust,
+    variants,
+    white_box,
+)
+from artifact.exhibits.exhibit import Item, Missing, NotPlanned, as_far_as_made, cell_text, worded
 from artifact.experiment import ROOT, Profile, read_receipt
 
 NOT_MADE = "not made yet"
@@ -77,35 +90,35 @@ def long_form(drawn) -> pd.DataFrame:
 ITEMS = {  # in the paper's order; our own after the paper's
     "Figure 1": _theory("figure_1", "Figure 1", "How features move and how dense they become"),
     "Figure 2": _theory("figure_2", "Figure 2", "Contours of the losses"),
-    "Figure 3a": tables.figure_3a,
-    "Figure 3b": tables_more.figure_3b,
-    "Table 1": tables.table_1,
-    "Figure 4": tables_more.figure_4,
-    "Table 2-I": tables_more.table_2_distortion,
-    "Table 2-II": tables_more.table_2_spsa,
-    "Table 2-III": tables_more.table_2_transformations,
-    "Table 3": tables_more.table_3,
-    "Table 4": tables_variants.table_4,
-    "Table 5": tables_variants.table_5,
+    "Figure 3a": training.figure_3a,
+    "Figure 3b": white_box.figure_3b,
+    "Table 1": white_box.table_1,
+    "Figure 4": black_box.figure_4,
+    "Table 2-I": white_box.table_2_distortion,
+    "Table 2-II": black_box.table_2_spsa,
+    "Table 2-III": general_purpose.table_2_transformations,
+    "Table 3": black_box.table_3,
+    "Table 4": variants.table_4,
+    "Table 5": variants.table_5,
     "Figure 5": _theory("figure_5", "Figure 5", "Max-Mahalanobis centers for L = 2, 3, 4"),
     "Figure 6": _theory("figure_6", "Figure 6", "Where the adaptive objectives push a feature"),
-    "Objectives": tables.objectives,
-    "Convergence": tables.convergence,
-    "Curve": tables.curve,
-    "Elastic": tables_variants.elastic,
-    "Hierarchical": tables_variants.hierarchical,
-    "Forms": tables_variants.forms,
-    "Radius": tables_variants.radius,
-    "Uncertainty": tables_variants.uncertainty,
-    "Ladder": verdict.ladder_item,
+    "Objectives": white_box.objectives,
+    "Convergence": white_box.convergence,
+    "Curve": white_box.curve,
+    "Elastic": variants.elastic,
+    "Hierarchical": variants.hierarchical,
+    "Forms": variants.forms,
+    "Radius": variants.radius,
+    "Uncertainty": variants.uncertainty,
+    "Ladder": ladder.ladder_item,
     "Whole curve": distances.whole_curve,
     "Why": distances.why,
     "Seeds": seeds.seeds,
-    "Diagnosis": verdict.diagnosis,
+    "Diagnosis": ladder.diagnosis,
     "Indicators": trust.indicators,
     "Equal passes": trust.equal_passes,
-    "Self-checks": verdict.self_checks,
-    "Verdict": verdict.claims,
+    "Self-checks": trust.self_checks,
+    "Verdict": claims.claims,
     "Claims": notebook_claims,
 }
 
@@ -157,7 +170,7 @@ def write_item(folder: Path, item: Item) -> list[str]:
     """A table as Markdown, CSV and LaTeX, a figure as PDF and PNG with the CSV that it drew; returns the file names."""
     folder.mkdir(parents=True, exist_ok=True)
     if item.figure is not None:
-        files = figures.save(item.figure, folder, item.stem, item.values)
+        files = style.save(item.figure, folder, item.stem, item.values)
     else:
         item.values.to_csv(folder / f"{item.stem}.csv", index=False, encoding="utf-8")
         files = [f"{item.stem}.csv"]
@@ -181,15 +194,13 @@ def latex(item: Item) -> str:
 
 def with_evidence(item: Item) -> Item:
     """The item, below each number of its table its 95 % interval and, where there is one, the paper's number."""
-    needed = {"method", "title", "accuracy", "low", "high"}
-    if item.table is None or item.values is None or not needed <= set(item.values.columns):
+    if not item.numbers:
         return item
     table = item.table.astype(object)
-    for row in item.values.to_dict("records"):
-        if row["method"] in table.index and row["title"] in table.columns:
-            paper = row.get("paper")
-            printed = "" if paper is None or pd.isna(paper) else f"<br>paper {paper.replace('<=', '≤ ')}"
-            table.loc[row["method"], row["title"]] = f"{row['accuracy']:.1f}<br>[{row['low']:.1f}, {row['high']:.1f}]{printed}"
+    for place, row in item.numbers.items():
+        paper = row.get("paper")
+        printed = "" if paper is None or pd.isna(paper) else f"<br>paper {paper.replace('<=', '≤ ')}"
+        table.loc[place] = f"{cell_text(row)}<br>[{cell_text(row, ', ')}]{printed}"
     told = "" if item.paper is None else " Below each number its 95 % interval and what the paper prints for the row, from its own network."
     return replace(item, table=table, notes=item.notes + told)
 

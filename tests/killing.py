@@ -23,14 +23,15 @@ from artifact import experiment, jobs, receipts
 from tests.artifact.tiny import TINY, told
 
 ROLES = ("kernel", "snakemake", "plain runner", "job", "reproduce", "make")
-FRAME = "from pathlib import Path\nfrom artifact import experiment, items, jobs, receipts\nP = experiment.load_profile(profile)\n"
+FRAME = ("from pathlib import Path\nfrom artifact import experiment, jobs, receipts\n"
+         "from artifact.measurements import white_box\nP = experiment.load_profile(profile)\n")
 NOTHING = "receipts.write_receipt(Path(output), {'identity': Path(output).stem.rsplit('-', 1)[-1], 'kind': 'notebook', " \
           "'results': {'items': []}, 'provenance': {}})\n"
 MINIATURES = {
     "01_theory": NOTHING,
     "02_training": "from artifact.compute import trained\nfrom mmclib.training import trainer\n\ntrainer.CHECKPOINT_SECONDS = 0.1\n"
                    "trained.train(P, model, progress=False)",
-    "03_white_box": "from artifact.compute import measure\n\nfor method in methods:\n    for spec in items.white_box(P, method):\n"
+    "03_white_box": "from artifact.compute import measure\n\nfor method in methods:\n    for spec in white_box.measurements(P, method):\n"
                     "        measure.evaluate(P, spec)\n" + NOTHING,
     "04_black_box": NOTHING,
     "08_report": "page = jobs.find(P, 'report').outputs[1]\npage.parent.mkdir(parents=True, exist_ok=True)\npage.touch()\n" + NOTHING,

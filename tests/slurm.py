@@ -18,8 +18,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from artifact import __main__ as command_line
-from artifact import experiment, jobs, receipts
+from artifact import commands, experiment, jobs, receipts
 from tests.artifact.tiny import TINY, told
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "sinfo")
@@ -216,7 +215,7 @@ def proof(folder: Path, say=print) -> tuple[dict, dict]:
         tell(f"two jobs with a GPU each, at the same time on {slurm.nodes[0]}, see CUDA_VISIBLE_DEVICES {' and '.join(two_gpus(slurm))}")
         with _environment(slurm.environment | there | EVERY_STEP):
             planned = [job for job in jobs.plan(profile) if job.name in NAMES]
-            command = command_line.snakemake(profile, planned, 2, tuple(job.receipt for job in planned), executor="slurm")
+            command = commands.snakemake(profile, planned, 2, tuple(job.receipt for job in planned), executor="slurm")
             running = subprocess.Popen(command, cwd=experiment.ROOT, stdout=log, stderr=subprocess.STDOUT)
         try:
             _disturb(slurm, profile, folder / "slurm", running, tell)

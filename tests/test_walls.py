@@ -88,3 +88,12 @@ def test_the_walls_see_what_they_should():
     assert "torch" in ways("mmclib.models", everywhere=False) and "torch" in ways("artifact.compute.measure", everywhere=False)
     assert "matplotlib" not in ways("artifact.jobs", everywhere=False) and "matplotlib" in ways("artifact.jobs", everywhere=True)
     assert "mmclib.attacks.pgd" in ways("mmclib.attacks", everywhere=False)
+
+
+def test_the_worked_example_of_a_table_is_the_codes():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## A new table or figure")[2].partition("## Numbers")[0]
+    excerpts = [[line.strip() for line in block.partition("```")[0].splitlines()[1:]] for block in text.split("```python")[1:]]
+    rooms = ("sections.py", "measurements/white_box.py", "exhibits/white_box.py", "report.py")
+    for room, lines in zip(rooms, excerpts, strict=True):
+        code = [line.strip() for line in (ROOT / "artifact" / room).read_text(encoding="utf-8").splitlines()]
+        assert [line for line in lines if line and line not in code] == [], room

@@ -8,13 +8,13 @@ import torch
 
 from artifact.compute import deeper, probes, trained
 from artifact.experiment import Profile, model_identity, pack, read_receipt, unpack, write_receipt
-from artifact.items import Evaluation, num_classes, same_checkpoints
+from artifact.measurements.measurement import Measurement, num_classes, same_checkpoints
 from mmclib import attacks, evaluation
 from mmclib.intervals import wilson_interval
 from mmclib.seeds import derive
 
 
-def evaluate(profile: Profile, spec: Evaluation, *, progress: bool = False) -> dict:
+def evaluate(profile: Profile, spec: Measurement, *, progress: bool = False) -> dict:
     """The receipt of one evaluation: looked up, or computed (going on where an interrupted one stopped) and written."""
     trained.start(profile)
     path = spec.path(profile)
@@ -61,14 +61,14 @@ def _clean(profile, spec, classifier, images, labels, *, partial, progress) -> d
     return summary(evaluation.accuracy(classifier, images, labels, batch_size=profile.batch_size))
 
 
-def _seed(profile: Profile, spec: Evaluation) -> int:
+def _seed(profile: Profile, spec: Measurement) -> int:
     # The seed is the attack's, not the model's: every model meets the same random starts and targets.
     return derive(profile.seed, spec.attack, spec.settings.get("draw", 0))
 
 
 def _after(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
     """An attack on the images that another one left, its number the worst case of both."""
-    earlier = Evaluation(spec.model, spec.settings["after"]["attack"], spec.images, settings=spec.settings["after"]["settings"])
+    earlier = Measurement(spec.model, spec.settings["after"]["attack"], spec.images, settings=spec.settings["after"]["settings"])
     left = torch.from_numpy(unpack(evaluate(profile, earlier)["results"]["correct"], spec.images))
     own = {key: value for key, value in spec.settings.items() if key != "after"}
     kept = {"zero_gradients": 0.0, "queries": 0.0, "seconds": 0.0}

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from artifact.compute import peers, trained
 from artifact.experiment import pack
-from artifact.items import ADAPTIVE, num_classes
+from artifact.measurements.measurement import ADAPTIVE, num_classes
 from mmclib import attacks, data, evaluation
 from mmclib.attacks.climb import ascend, random_start
 from mmclib.attacks.objectives import OBJECTIVES, best_other, logit_of

@@ -27,7 +27,7 @@ from artifact.experiment import (
     read_receipt,
     write_receipt,
 )
-from artifact.items import ADAPTIVE, num_classes
+from artifact.measurements.measurement import ADAPTIVE, num_classes
 from mmclib import centers, checkpoints, data, evaluation, models, training, zoo
 from mmclib.seeds import derive
 from mmclib.training.memory import keep_freed_memory

@@ -1,33 +1,21 @@
 """How far each model is from the edge: accuracy against every epsilon, and why the margin of features does not become one of images."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from artifact import items, ladder
-from artifact.exhibits import figures_deeper
-from artifact.exhibits.exhibit import (
-    Item,
-    NotPlanned,
-    clean,
-    correct,
-    epsilon_text,
-    evaluation,
-    figure_title,
-    looks,
-    with_interval,
-)
+from artifact.exhibits.exhibit import Item, NotPlanned, chosen, clean, correct, epsilon_text, evaluation, figure_title, looks, with_interval
+from artifact.exhibits.style import WIDE, log_ticks, panels_of, styled
 from artifact.experiment import Profile
+from artifact.measurements import ladder, white_box
+from artifact.measurements.measurement import num_classes
 from artifact.methods import label
 from mmclib.intervals import wilson_interval
 
 
-def chosen(profile: Profile, methods: list[str] | None, field: str) -> list[str]:
+def asked(profile: Profile, methods: list[str] | None, field: str) -> list[str]:
     """The verdict's models among `methods` where the profile asks for `field`. Raises NotPlanned where there are none."""
-    planned = profile.verdict and getattr(profile.verdict, field)
-    found = [model for model in methods or profile.verdict.models if model in profile.verdict.models] if planned else []
-    if not found:
-        raise NotPlanned(f"this profile's verdict does not ask for {field} of these models")
-    return found
+    return chosen(profile.verdict.models if profile.verdict and getattr(profile.verdict, field) else [], methods)
 
 
 def least(profile: Profile, model: str, norm: str = "linf") -> np.ndarray:
@@ -39,7 +27,7 @@ def least(profile: Profile, model: str, norm: str = "linf") -> np.ndarray:
     found = np.where(correct(profile, spec), np.inf, evaluation(profile, spec)["distance"])
     found[~clean(profile, model, len(found))] = 0
     if norm == "linf":
-        known = [*ladder.rungs(profile, model).values(), *ladder.checks(profile, model).values(), *items.curve(profile, model).values()]
+        known = [*ladder.rungs(profile, model).values(), *ladder.checks(profile, model).values(), *white_box.curve(profile, model).values()]
         for spec in known:
             if "epsilon" in spec.settings:
                 fooled = np.flatnonzero(~correct(profile, spec)[:len(found)])  # some are made on fewer images
@@ -67,7 +55,7 @@ def _accuracy(distances, epsilon) -> dict:
 
 def whole_curve(profile: Profile, methods: list[str] | None = None) -> Item:
     """Accuracy against every epsilon at once, from the least distance of each image over all attacks."""
-    models, plan = chosen(profile, methods, "distances"), profile.verdict
+    models, plan = asked(profile, methods, "distances"), profile.verdict
     epsilons = sorted({*profile.white_box.curve_epsilons, profile.white_box.epsilons[0]})
     rows, long, medians = {}, [], {}
     for model in models:
@@ -90,7 +78,7 @@ def whole_curve(profile: Profile, methods: list[str] | None = None) -> Item:
         f"{by.loc[(model, 'l2', second), 'accuracy']:.1f} %" for model in models if model in ladder.side_by_side(profile))
     title = f"Accuracy against every ε at once, {plan.distances} images, worst case over all attacks"
     return Item("Whole curve", "whole_curve", title, says, pd.DataFrame(rows).T, None, values.round(6),
-                figures_deeper.whole_curve(values[values["norm"] == "linf"], looks(profile, models), first, in_255ths(profile),
+                draw_whole_curve(values[values["norm"] == "linf"], looks(profile, models), first, in_255ths(profile),
                                            figure_title(profile, title)),
                 f"Beyond the paper. Per image the least over FMN ({plan.distance_steps} steps, no ε chosen) and every l_inf attack of "
                 "fixed ε that the verdict makes (a step at such an ε is what FMN did not find); in l_2 it is DDN of as many steps. "
@@ -98,9 +86,37 @@ def whole_curve(profile: Profile, methods: list[str] | None = None) -> Item:
                 "certificate.")
 
 
+_UNIT = {True: r"$\ell_\infty$, in 1/255", False: r"$\ell_\infty$, pixels in [0, 1]"}
+
+
+@styled
+def draw_whole_curve(data: pd.DataFrame, looks: dict, epsilon: float, in_255ths: bool, title: str):
+    """Accuracy against epsilon as steps, on a log axis; `data`: model, epsilon, accuracy, low, high (%). `epsilon` is marked."""
+    scale, panels = 255 if in_255ths else 1, panels_of(looks)
+    most = max(map(len, panels.values()))
+    figure, axes = plt.subplots(1, len(panels), figsize=(WIDE, 2.9 + 0.16 * most), sharex=True, sharey=True, squeeze=False)
+    above = data["epsilon"][data["epsilon"] > 0]
+    start, end = max(0.7 * above.min(), epsilon / 200), max(1.2 * data[data["accuracy"] > 0]["epsilon"].max(), 2 * epsilon)
+    for axis, (name, models) in zip(axes[0], panels.items(), strict=True):
+        for model in models:
+            rows, own = data[data["model"] == model], looks[model]
+            places = scale * np.array([start, *rows["epsilon"].clip(lower=start), end])
+            heights = {column: [rows[column].iloc[0], *rows[column], rows[column].iloc[-1]] for column in ("accuracy", "low", "high")}
+            if len(models) <= 3:
+                axis.fill_between(places, heights["low"], heights["high"], step="post", color=own["color"], alpha=0.15, linewidth=0)
+            axis.plot(places, heights["accuracy"], drawstyle="steps-post", **own | {"markevery": max(1, len(places) // 6)})
+        axis.axvline(scale * epsilon, color="black", linewidth=0.9, linestyle=(0, (5, 3)), label=r"the ladder's $\varepsilon$")
+        axis.set(xscale="log", xlim=(scale * start, scale * end), ylim=(-2, 102), title=name, xlabel=rf"$\varepsilon$ ({_UNIT[in_255ths]})")
+        log_ticks(axis)
+        axis.legend(loc="upper left", bbox_to_anchor=(0, -0.2))
+    axes[0][0].set_ylabel("accuracy, worst case (%)")
+    figure.suptitle(title)
+    return figure
+
+
 def why(profile: Profile, methods: list[str] | None = None) -> Item:
     """Per image, the exact margin of its feature against the least distance of an adversarial: the loss enlarges the first alone."""
-    models = [model for model in chosen(profile, methods, "distances") if "feature" in ladder.distances(profile, model)]
+    models = [model for model in asked(profile, methods, "distances") if "feature" in ladder.distances(profile, model)]
     if not models:
         raise NotPlanned("the boundaries of these models are no hyperplanes")
     long, rows, medians = [], {}, {}
@@ -117,7 +133,7 @@ def why(profile: Profile, methods: list[str] | None = None) -> Item:
     title = f"What the loss enlarges and what it does not, {profile.verdict.distances} images"
     return Item("Why", "why", title, _why_says(profile, drawn, medians), pd.DataFrame(rows).T, None,
                 values.replace(np.inf, None),
-                figures_deeper.why(values, looks(profile, drawn), in_255ths(profile), items.num_classes(profile, drawn[0]),
+                draw_why(values, looks(profile, drawn), in_255ths(profile), num_classes(profile, drawn[0]),
                                    figure_title(profile, title)),
                 "Beyond the paper. Medians over the images that are right. The margin is exact: the distance of z to the nearest "
                 "hyperplane on which another class takes over. It is given as it is and in units of the features' own spread (their root "
@@ -135,3 +151,30 @@ def _why_says(profile, models, medians) -> str:
     parts = [f"{label(profile, model)} {medians[model]['relative']:.2f} spreads ({medians[model]['margin']:.3g}) in features and "
              f"{distance_text(profile, medians[model]['linf'])} in l_inf" for model in models]
     return "median distance to the boundary: " + "; ".join(parts)
+
+
+@styled
+def draw_why(data: pd.DataFrame, looks: dict, in_255ths: bool, classes: int, title: str):
+    """Margin of the feature against the least distance, one point an image that is right; `data`: model, margin, relative, linf.
+
+    Diamonds are medians; the dashed line is the margin of features that lie on evenly spread centers of `classes` classes.
+    """
+    scale, panels = 255 if in_255ths else 1, panels_of(looks)
+    figure, axes = plt.subplots(1, len(panels), figsize=(WIDE, 3.6), sharey=True, squeeze=False, sharex=True)
+    for axis, (name, models) in zip(axes[0], panels.items(), strict=True):
+        axis.axhline((classes / 2 / (classes - 1)) ** 0.5, color="0.3", linewidth=0.9, linestyle=(0, (5, 3)),
+                     label="all features on evenly spread centers")
+        for model in models:
+            rows, own = data[(data["model"] == model) & (data["margin"] > 0) & np.isfinite(data["linf"])], looks[model]
+            axis.plot(scale * rows["linf"], rows["relative"], own["marker"], color=own["color"], markersize=3, alpha=0.45,
+                      markeredgewidth=0, label=own["label"])
+            if len(rows):
+                axis.plot(scale * rows["linf"].median(), rows["relative"].median(), "D", color=own["color"], markersize=8,
+                          markeredgecolor="black", markeredgewidth=0.9, zorder=4)
+        axis.plot([], [], "D", color="white", markeredgecolor="black", markersize=6, label="median")
+        axis.set(xscale="log", title=name, xlabel=f"distance of the nearest adversarial\n({_UNIT[in_255ths]})", ylim=(0, None))
+        axis.legend(loc="upper left", bbox_to_anchor=(0, -0.26))
+    log_ticks(axes[0][0])
+    axes[0][0].set_ylabel("margin of the feature\n(in the features' spread)")
+    figure.suptitle(title)
+    return figure

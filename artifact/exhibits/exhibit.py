@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from artifact import items
 from artifact.experiment import ROOT, Profile, model_receipt_path, read_receipt, unpack
+from artifact.measurements.measurement import Measurement, same_checkpoints
 from artifact.methods import label, look
 from mmclib.intervals import paired_interval, wilson_interval
 
@@ -21,10 +21,9 @@ class Item:
     says: str  # one sentence, computed from the numbers
     table: pd.DataFrame | None = None  # as it is read: rows are methods
     paper: pd.DataFrame | None = None  # the paper's, in the same shape
-    values: pd.DataFrame | None = None  # every number in long form
+    values: pd.DataFrame | None = None  # every number in long form; with columns method and title, and low and high, those of the table
     figure: object = None
     notes: str = ""
-    intervals: dict | None = None  # (row, column) of the table -> number and 95 % interval, where `values` are not by method and title
 
     def __post_init__(self):
         if self.figure is not None:  # drawn through pyplot, which would show it a second time in a notebook and keep it for ever
@@ -35,6 +34,16 @@ class Item:
     def sentence(self) -> str:
         return self.says[:1].upper() + self.says[1:].rstrip(".") + "."
 
+    @property
+    def numbers(self) -> dict[tuple[str, str], dict]:
+        """The rows of `values` behind the table's cells that have an interval, by row and column of the table."""
+        if self.table is None or not {"method", "title", "low", "high"} <= set(self.values.columns):
+            return {}
+        return {(row["method"], row["title"]): row for row in self.values.to_dict("records") if not pd.isna(row["low"])}
+
+
+NO_PAPER = "The paper's cells are lost in the source: paper: not available."
+
 
 class Missing(LookupError):
     """A receipt that an item needs is not there yet."""
@@ -42,6 +51,14 @@ class Missing(LookupError):
 
 class NotPlanned(Missing):
     """The profile, or the models asked for, have no part in the item."""
+
+
+def chosen(planned: list[str], methods: list[str] | None) -> list[str]:
+    """Those of an item's planned models that are asked for (None: all). Raises NotPlanned where there are none."""
+    found = [model for model in planned if methods is None or model in methods]
+    if not found:
+        raise NotPlanned("this profile does not plan it for these models")
+    return found
 
 
 def attempt(build, profile: Profile, methods: list[str] | None = None) -> Item | None:
@@ -77,17 +94,17 @@ def as_far_as_made(build, profile: Profile, models: list[str]) -> Item:
         return replace(item, notes=f"{item.notes} Not made yet: {', '.join(label(profile, model) for model in away)}.".strip())
 
 
-def evaluation(profile: Profile, spec: items.Evaluation) -> dict:
+def evaluation(profile: Profile, spec: Measurement) -> dict:
     """The results of one evaluation's receipt."""
     return _receipt(profile, spec)["results"]
 
 
-def _receipt(profile: Profile, spec: items.Evaluation) -> dict:
+def _receipt(profile: Profile, spec: Measurement) -> dict:
     if not spec.path(profile).exists():
         steps = f", {spec.settings['steps']} steps" if "steps" in spec.settings else ""  # one attack is asked for in several settings
         raise Missing(f"no receipt of {spec.attack} on {spec.model} ({spec.images} images{steps})")
     receipt = read_receipt(spec.path(profile))
-    if not items.same_checkpoints(profile, receipt):
+    if not same_checkpoints(profile, receipt):
         raise Missing(f"{spec.attack} on {spec.model} was made of another checkpoint than the model's receipt names")
     return receipt
 
@@ -98,15 +115,17 @@ def number(results: dict) -> dict:
     return {"accuracy": 100 * results["accuracy"], "low": 100 * low, "high": 100 * high}
 
 
-def correct(profile: Profile, spec: items.Evaluation) -> np.ndarray:
+def correct(profile: Profile, spec: Measurement) -> np.ndarray:
     """Which images were still classified correctly, as booleans."""
     receipt = _receipt(profile, spec)
     return unpack(receipt["results"]["correct"], receipt["data"]["images"])
 
 
-def mean_interval(mean: float, standard_error: float) -> dict:
-    """A mean of what is not negative, with its 95 % interval, as `number`."""
-    return {"accuracy": mean, "low": max(0.0, mean - 1.96 * standard_error), "high": mean + 1.96 * standard_error}
+def distortion(results: dict) -> dict:
+    """Mean distortion with its standard error and 95 % interval, and the share of images that it was found for; None for none."""
+    mean, error = results["mean_distortion"], results["standard_error"]
+    low, high = (None, None) if mean is None else (max(0.0, mean - 1.96 * (error or 0)), mean + 1.96 * (error or 0))
+    return {"mean_distortion": mean, "standard_error": error, "success": results["success"], "low": low, "high": high}
 
 
 def worst(flags: list[np.ndarray]) -> dict:
@@ -146,11 +165,29 @@ def looks(profile: Profile, models) -> dict[str, dict]:
     return {model: look(profile, model) for model in models}
 
 
-def pivot(values: pd.DataFrame) -> pd.DataFrame:
-    """The table of a tidy frame with columns method, title and accuracy (%): a row for each method, both in their first order."""
-    texts = values.assign(text=values["accuracy"].map("{:.1f}".format)).pivot(index="method", columns="title", values="text")
-    methods, titles = (list(dict.fromkeys(values[name])) for name in ("method", "title"))
-    return texts.loc[methods, titles].rename_axis(None).rename_axis(None, axis=1)
+def pivot(values: pd.DataFrame, titles: list[str] | None = None) -> pd.DataFrame:
+    """The table of a tidy frame: a row for each method, a column for each title, both in their first order unless titles are given.
+
+    A cell is what `cell_text` says of its row of the frame, "–" where the frame has none.
+    """
+    texts = values.assign(text=values.apply(cell_text, axis=1)).pivot(index="method", columns="title", values="text")
+    texts = texts.reindex(index=list(dict.fromkeys(values["method"])), columns=titles or list(dict.fromkeys(values["title"])))
+    return texts.astype(object).fillna("–").rename_axis(None).rename_axis(None, axis=1)
+
+
+def cell_number(row) -> float | None:
+    """The number of a tidy frame's row: its accuracy (%), or its mean distortion; None where there is neither."""
+    return next((row[name] for name in ("accuracy", "mean_distortion") if not pd.isna(row.get(name))), None)
+
+
+def cell_text(row, between: str = "") -> str:
+    """The number of a tidy frame's row as a table prints it, accuracies with one decimal, distortions with three; or its interval's ends
+    with `between` them."""
+    value = cell_number(row)
+    if value is None:
+        return "none found"
+    digits = 1 if value == row.get("accuracy") else 3
+    return f"{row['low']:.{digits}f}{between}{row['high']:.{digits}f}" if between else f"{value:.{digits}f}"
 
 
 def worded(table: pd.DataFrame) -> list[bool]:

@@ -3,19 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from artifact import ladder
-from artifact.exhibits.exhibit import (
-    Item,
-    Missing,
-    NotPlanned,
-    clean,
-    correct,
-    difference,
-    epsilon_text,
-    with_difference,
-)
-from artifact.exhibits.verdict import casts
+from artifact.exhibits.claims import casts
+from artifact.exhibits.exhibit import Item, Missing, NotPlanned, clean, correct, difference, epsilon_text, with_difference
 from artifact.experiment import Profile
+from artifact.measurements import ladder
 from artifact.methods import RUNGS, label, short
 
 CLEAN, WORST = "Clean", "worst case of the ladder"

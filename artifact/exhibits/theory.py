@@ -2,10 +2,10 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.colors import LogNorm
+from matplotlib.colors import Normalize
 from matplotlib.ticker import LogLocator
 
-from artifact.exhibits.figures import WIDE, styled
+from artifact.exhibits.style import WIDE, styled
 from artifact.methods import METHODS, mathtext
 
 SCE, MMC = METHODS["sce"].colour, METHODS["mmc"].colour
@@ -22,8 +22,9 @@ def figure_1(results):
     """Fig. 1: movement by class (top) and density (bottom) of two-dimensional features under SCE and MMC-10."""
     figure, axes = plt.subplots(2, 2, figsize=(WIDE, 6.9))
     panels = results["panels"]
-    shades = 10 ** np.concatenate([panel["log10_density"] for panel in panels.values()])
-    scale = LogNorm(*np.percentile(shades, [2, 98]))
+    # Coloured by the logarithm that the receipt holds: powers and logarithms differ in their last bit between processors.
+    shades = np.concatenate([panel["log10_density"] for panel in panels.values()])
+    scale = Normalize(*np.percentile(shades, [2, 98]))
     for column, (name, panel) in enumerate(panels.items()):
         points, before = np.array(panel["points"]), np.array(panel["before"])
         colour = SCE if name == "sce" else MMC
@@ -46,16 +47,18 @@ def figure_1(results):
             away = middle / np.linalg.norm(middle) * reach
             top.annotate(str(label), middle + away, ha="center", va="center", color=CLASSES[label],
                          weight="bold", annotation_clip=True, zorder=6, bbox={"boxstyle": "circle,pad=0.12", **BEHIND_TEXT})
-        order = np.argsort(panel["log10_density"])
-        shown = bottom.scatter(*points[order].T, s=7, c=10 ** np.array(panel["log10_density"])[order], cmap="viridis",
+        order = np.argsort(panel["log10_density"], kind="stable")
+        shown = bottom.scatter(*points[order].T, s=7, c=np.array(panel["log10_density"])[order], cmap="viridis",
                                 norm=scale, linewidths=0)
         first, last = panel["epochs"]
         top.set_title(f"{NAMES[name]}: movement from epoch {first} to {last}", color=colour)
         bottom.set_title(f"{NAMES[name]}: density, median {_power(panel['median_density'])} per unit area", color=colour)
     for axis in axes.flat:
         axis.set_ylabel("feature 2")
-    figure.colorbar(shown, ax=axes[1], location="right", shrink=0.85, pad=0.01, extend="both", format="{x:,.0f}",
-                    label="samples of the class per unit area")
+    bar = figure.colorbar(shown, ax=axes[1], location="right", shrink=0.85, pad=0.01, extend="both",
+                          label="samples of the class per unit area")
+    ticks = [step * 10**power for power in range(-3, 9) for step in (1, 2, 5) if scale.vmin <= np.log10(step * 10**power) <= scale.vmax]
+    bar.set_ticks(np.log10(ticks), labels=[f"{tick:,g}" for tick in ticks])
     levels = " and ".join(f"{level:g}" for level in panel["levels"])
     figure.suptitle(f"Two-dimensional training features, {results['data']}.\n"
                     f"Dashed: contours of each class's loss at {levels}; arrows: training samples between the two epochs",
@@ -78,7 +81,8 @@ def _contours(axis, panel, points, colour):
     x, y = np.meshgrid(np.linspace(low[0], high[0], 240), np.linspace(low[1], high[1], 240))
     logits = np.stack([x, y], -1) @ np.transpose(panel["weight"]) + panel["bias"]
     top = logits.max(-1, keepdims=True)
-    loss = (np.log(np.exp(logits - top).sum(-1, keepdims=True)) + top) - logits
+    # Rounded, because products, exponentials and logarithms differ in their last bits between processors, and a pixel with them.
+    loss = ((np.log(np.exp(logits - top).sum(-1, keepdims=True)) + top) - logits).round(9)
     for label in range(loss.shape[-1]):
         axis.contour(x, y, loss[..., label], levels=panel["levels"], colors=[colour], linewidths=0.6, linestyles="--")
 

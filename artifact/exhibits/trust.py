@@ -1,15 +1,69 @@
-"""Which attack may be trusted: indicators of failure on each rung's survivors, and every attack at the same number of passes."""
+"""Which attack may be trusted: self-checks, indicators of failure on each rung's survivors, and attacks at the same number of passes."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from artifact import ladder
-from artifact.exhibits import figures_deeper
-from artifact.exhibits.distances import chosen, least
-from artifact.exhibits.exhibit import Item, NotPlanned, correct, epsilon_text, evaluation, figure_title
+from artifact.exhibits.distances import asked, least
+from artifact.exhibits.exhibit import Item, NotPlanned, chosen, correct, epsilon_text, evaluation, figure_title
+from artifact.exhibits.ladder import kept
+from artifact.exhibits.style import WIDE, log_ticks, styled
 from artifact.experiment import Profile, unpack
-from artifact.methods import RUNGS, label, mathtext
+from artifact.measurements import ladder
+from artifact.methods import OBJECTIVES, RUNGS, label, mathtext
 from mmclib.optimality import optimality
+
+
+def self_checks(profile: Profile, methods: list[str] | None = None) -> Item:
+    """Are the attacks sound on this model? After AutoAttack's flags and the checklist of Carlini et al. (2019)."""
+    methods, rows, long = chosen(profile.verdict.models if profile.verdict else [], methods), {}, []
+    for model in methods:
+        cells = _checks(profile, model)
+        rows[label(profile, model)] = {name: ("ok" if ok else "FLAG") + f" ({text})" for name, (ok, text) in cells.items()}
+        long += [{"model": model, "check": name, "ok": ok, "measured": text} for name, (ok, text) in cells.items()]
+    values = pd.DataFrame(long)
+    flags = values[~values["ok"]]
+    says = (f"{len(values) - len(flags)} of {len(values)} checks pass"
+            + "".join(f"; {label(profile, row.model)}: {row.check}: {row.measured}" for row in flags.itertuples()))
+    return Item("Self-checks", "self_checks", "Can the attacks be trusted?", says, pd.DataFrame(rows).T.fillna("–"), None, values,
+                notes=f"Accuracies in %, on {ladder.check_images(profile)} images (transfer and AutoAttack: {profile.verdict.images}). "
+                      "Robust means the worst case over all white-box attacks made here. A flag under zero gradients says "
+                      "that cross-entropy is blind on this model, which is why no number here rests on it alone.")
+
+
+def _checks(profile: Profile, model: str) -> dict[str, tuple[bool, str]]:
+    rung, extra, images = ladder.rungs(profile, model), ladder.checks(profile, model), ladder.check_images(profile)
+
+    def own(spec):  # of the images that the checks were made on
+        return kept(profile, spec)[:images]
+
+    def share(spec):
+        return 100 * own(spec).mean()
+    left = np.logical_and.reduce([kept(profile, spec) for spec in rung.values()])
+    before = 100 * left[:images].mean()
+    left[:images] &= own(extra["longer"])
+    robust, whole = 100 * left[:images].mean(), 100 * left.mean()
+    single, iterated = share(extra["single_step"]), share(rung["untargeted_2"])
+    moved = [results["targets"][model]["accuracy"] * 100 for substitute, spec in ladder.transfer(profile).items() if substitute != model
+             for results in [evaluation(profile, spec)]]
+    masked = {name: 100 * evaluation(profile, rung[name])["zero_gradients"] for name in ("cross_entropy", "untargeted_2")}
+    different = evaluation(profile, extra["repeated"])["largest_difference"]
+    cells = {
+        "iterating beats one step": (iterated <= single, f"{single:.1f} → {iterated:.1f}"),
+        "ε = 1 reaches 0": (share(extra["unbounded"]) == 0, f"{share(extra['unbounded']):.1f}"),
+        "white box beats black box": (robust <= share(extra["black_box"]), f"{robust:.1f} ≤ {share(extra['black_box']):.1f}"),
+        "white box beats transfer": (whole <= min(moved), f"{whole:.1f} ≤ {min(moved):.1f}"),
+        "more steps gain no more": (before - robust <= max(1.0, 100 / images) + 1e-9, f"{before:.1f} → {robust:.1f}"),
+        "no more than 5 % zero gradients, cross-entropy": (masked["cross_entropy"] <= 5, f"{masked['cross_entropy']:.1f} %"),
+        "no more than 5 % zero gradients, margin": (masked["untargeted_2"] <= 5, f"{masked['untargeted_2']:.1f} %"),
+        "not random": (different == 0, f"{different:.1g}"),
+    }
+    if "autoattack" in rung:
+        ours = 100 * np.logical_and.reduce([kept(profile, spec) for name, spec in rung.items() if name != "autoattack"]).mean()
+        theirs = 100 * kept(profile, rung["autoattack"]).mean()
+        cells["AutoAttack finds no more"] = (ours <= theirs + 0.5, f"{ours:.1f} ≤ {theirs:.1f} + 0.5")
+    return cells
+
 
 INDICATORS = {  # of mmclib.attacks.indicators: what is said of a rung whose survivors raise one
     "unavailable_gradients": "no gradient", "unstable_predictions": "unstable", "silent_success": "silent success",
@@ -35,7 +89,7 @@ def survivors(profile: Profile, model: str) -> pd.DataFrame:
 
 def indicators(profile: Profile, methods: list[str] | None = None) -> Item:
     """Which rung's number is evidence: one on whose survivors no indicator of failure fires more often than the profile's rule allows."""
-    models, limit = chosen(profile, methods, "indicators"), 100 * profile.verdict.rules.indicator_limit
+    models, limit = asked(profile, methods, "indicators"), 100 * profile.verdict.rules.indicator_limit
     values = pd.concat([survivors(profile, model) for model in models], ignore_index=True)
     values["trusted"] = values.groupby(["model", "rung"])["share"].transform("max") <= limit
     rungs = [name for name in RUNGS if name in set(values["rung"])]
@@ -66,7 +120,7 @@ def _cell(part: pd.DataFrame, limit: float) -> str:
 
 def equal_passes(profile: Profile, methods: list[str] | None = None) -> Item:
     """Each attack at the same number of passes: accuracy against them, and AttackBench's optimality against the best of all attacks."""
-    models = [model for model in chosen(profile, methods, "matched") if ladder.matched(profile, model)]
+    models = [model for model in asked(profile, methods, "matched") if ladder.matched(profile, model)]
     if not models:
         raise NotPlanned("attacks are compared at equal passes on SCE and MMC alone")
     rows, long, scores, epsilon = {}, [], [], profile.white_box.epsilons[0]
@@ -96,7 +150,7 @@ def equal_passes(profile: Profile, methods: list[str] | None = None) -> Item:
              "of all attacks of the verdict takes, image by image, the share that this one takes; 1 is the best that is known, 0 is an "
              "attack that finds nothing. The figure shows ε alone.")
     return Item("Equal passes", "equal_passes", title, _passes_say(profile, values), table, None, values.round(4),
-                figures_deeper.equal_passes(pd.DataFrame(long), names, plan.passes, figure_title(profile, title)), notes)
+                draw_equal_passes(pd.DataFrame(long), names, plan.passes, figure_title(profile, title)), notes)
 
 
 def _between(distances, grid) -> np.ndarray:
@@ -125,3 +179,36 @@ def _passes_say(profile, values) -> str:
         by = rows.set_index("attack")["optimality"]
         parts.append(f"{label(profile, model)}: " + ", ".join(f"{text} {by[name]:.2f}" for name, text in names.items() if name in by))
     return f"optimality against the best of all attacks; {'; '.join(parts)}" if parts else "no attack finds anything"
+
+
+COLOURS = {"cross_entropy": OBJECTIVES["cross_entropy"].colour, "divided": "#0072B2", "gap": "#009E73", "pma": "#CC79A7",
+           "pma_gap": "#E69F00", "untargeted_1": OBJECTIVES["untargeted_1"].colour, "untargeted_2": OBJECTIVES["untargeted_2"].colour,
+           "malt": "#7B4B94", "multi_targeted": "#000000"}
+
+
+@styled
+def draw_equal_passes(data: pd.DataFrame, names: dict, budget: int, title: str):
+    """A panel for each model: accuracy at epsilon against the passes that an image has had; `data`: model, attack, passes, accuracy."""
+    models = list(names)
+    across = min(2, len(models))
+    down = -(-len(models) // across)
+    figure, axes = plt.subplots(down, across, figsize=(WIDE, 0.9 + 1.9 * down), sharex=True, sharey=True, squeeze=False)
+    attacks = [name for name in RUNGS if name in set(data["attack"])]
+    for axis, model in zip(axes.flat, models, strict=False):
+        for name in attacks:
+            rows = data[(data["model"] == model) & (data["attack"] == name)]
+            if len(rows):
+                axis.plot(rows["passes"], rows["accuracy"], drawstyle="steps-post", color=COLOURS[name])
+        axis.set(xscale="log", xlim=(1, budget), ylim=(-2, 102), title=names[model])
+        log_ticks(axis)
+    for axis in axes.flat[len(models):]:
+        axis.set_visible(False)
+    for axis in axes[-1]:
+        axis.set_xlabel("forward and backward passes of an image")
+    for row in axes:
+        row[0].set_ylabel("accuracy (%)")
+    for name in attacks:
+        axes[0][0].plot([], [], color=COLOURS[name], label=mathtext(RUNGS[name]))
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.suptitle(title)
+    return figure

@@ -10,15 +10,16 @@ import pytest
 
 from artifact import experiment, methods
 from artifact.exhibits import exhibit
+from artifact.exhibits import white_box as white_box_exhibits
 from mmclib import data
 
 ROOT = experiment.ROOT
 DRAW = """
 import sys, pathlib, pandas as pd
-from artifact.exhibits import figures
+from artifact.exhibits import style, white_box
 data = pd.DataFrame({"model": ["sce"] * 2, "epsilon": [0.0, 0.1], "accuracy": [90.0, 10.0], "low": [85.0, 5.0], "high": [95.0, 15.0]})
-drawn = figures.accuracy_against_epsilon(data, {"sce": {"label": "SCE", "color": "red"}}, "a title")
-figures.save(drawn, pathlib.Path(sys.argv[1]), "figure", data)
+drawn = white_box.draw_curve(data, {"sce": {"label": "SCE", "color": "red"}}, "a title")
+style.save(drawn, pathlib.Path(sys.argv[1]), "figure", data)
 """
 
 
@@ -150,13 +151,13 @@ def test_a_model_of_ones_own_has_a_row_beside_the_papers():
     rows = exhibit.paper_table("table1.csv").reindex([methods.paper_label(profile, model) for model in ("sce", "my row")])
     assert list(rows.index) == ["SCE", "MMC-20"] and rows.loc["MMC-20"].isna().all() and rows.index.name == "method"
     notebook = (ROOT / "notebooks" / "03_white_box.ipynb").read_text(encoding="utf-8")
-    assert "reindex([paper_label" in notebook and ".loc[[items.label" not in notebook
+    assert "reindex([paper_label" in notebook and ".loc[[name_of" not in notebook
 
 
 def test_a_dollar_in_a_title_is_a_dollar():
-    from artifact.exhibits import figures
+    from artifact.exhibits import style
     profile = experiment.load_profile("demo").model_copy(update={"title": "a $\\foo$ b"})
     data = pd.DataFrame({"model": ["sce"] * 2, "epsilon": [0.0, 0.1], "accuracy": [90.0, 10.0], "low": [85.0, 5.0], "high": [95.0, 15.0]})
-    figure = figures.accuracy_against_epsilon(data, {"sce": methods.look(profile, "sce")}, exhibit.figure_title(profile, "text"))
+    figure = white_box_exhibits.draw_curve(data, {"sce": methods.look(profile, "sce")}, exhibit.figure_title(profile, "text"))
     figure.canvas.draw()
-    figures.plt.close(figure)
+    style.plt.close(figure)

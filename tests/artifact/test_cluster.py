@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from artifact import __main__ as command_line
-from artifact import cluster, experiment, jobs, scaling
+from artifact import cluster, commands, experiment, jobs, scaling
 from tests.artifact.tiny import TINY
 
 
@@ -43,7 +43,7 @@ def test_snakemake_may_use_as_many_gpus_as_there_are(tiny, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     device = tiny.model_copy(update={"device": "cuda"})
-    command = command_line.snakemake(device, [], 8)
+    command = commands.snakemake(device, [], 8)
     assert command[command.index("--resources") + 1] == "gpu=4"
     cluster.name_gpus()
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1,2,3"
@@ -101,7 +101,7 @@ def test_slurm_is_asked_for_only_where_it_can_be(tiny, tmp_path, monkeypatch, ca
 
 def test_slurm_submits_again_what_ran_out_of_time_or_was_preempted(tiny, monkeypatch):
     monkeypatch.setattr(cluster, "_has_accounting", lambda: False)
-    command = command_line.snakemake(tiny, [], 3, executor="slurm")
+    command = commands.snakemake(tiny, [], 3, executor="slurm")
     for name, value in (("--executor", "slurm"), ("--jobs", "3"), ("--retries", "5"), ("--slurm-status-command", "squeue")):
         assert command[command.index(name) + 1] == value
     assert "--slurm-requeue" in command and "--cores" not in command

@@ -10,7 +10,7 @@ import tomllib
 import pytest
 
 from artifact import __main__ as command_line
-from artifact import experiment, status
+from artifact import commands, experiment, status
 from mmclib import __version__
 
 ROOT = experiment.ROOT
@@ -67,7 +67,7 @@ def test_an_installed_package_says_that_it_needs_a_clone(tmp_path):
 
 def test_the_end_is_the_claims_a_line_each_and_the_pages_address(capsys):
     profile = experiment.load_profile("quick")
-    command_line.summarise(profile)
+    commands.summarise(profile)
     lines = capsys.readouterr().out.strip().splitlines()
     assert [line.split()[0] for line in lines[:4]] == ["(i)", "(ii)", "(iii)", "(iv)"]
     assert all(": holds" in line or ": does not hold" in line or ": not judged" in line for line in lines[:4])
@@ -77,7 +77,7 @@ def test_the_end_is_the_claims_a_line_each_and_the_pages_address(capsys):
 
 def test_what_is_all_done_says_that_nothing_was_computed(capsys):
     profile = experiment.load_profile("quick")
-    command_line.announce(profile, "named", [], 1)
+    commands.announce(profile, "named", [], 1)
     said = capsys.readouterr().out
     assert "0 of 21 jobs to do" in said and "nothing was computed" in said and "MMC_RESULTS" in said
 
@@ -87,7 +87,7 @@ def test_a_stop_is_said_once_by_the_command_in_front(front, tmp_path, monkeypatc
     def stopped(options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command_line, "record", stopped)
+    monkeypatch.setattr(commands, "record", stopped)
     if front:
         monkeypatch.setenv(status.FOLDER, str(tmp_path))
     assert command_line.main(["record"]) == 130

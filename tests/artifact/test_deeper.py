@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import yaml
 
-from artifact import experiment, items, jobs, ladder, receipts, rehearsal, report
+from artifact import experiment, jobs, receipts, rehearsal, report
 from artifact.compute import measure
-from artifact.exhibits import distances, exhibit, figures, trust
+from artifact.exhibits import distances, exhibit, style, trust
+from artifact.measurements import ladder
+from artifact.measurements.measurement import Measurement
+from artifact.methods import RUNGS
 from tests.artifact.test_report import overlaps
 
 TINY = {
@@ -63,7 +66,7 @@ def test_what_a_profile_does_not_ask_for_is_not_made(tmp_path):
     profile = load(tmp_path, distances=None, indicators=None, matched=None, more_rungs=[])
     assert ladder.deeper(profile, "mmc-10") == []
     assert list(ladder.rungs(profile, "sce")) == ["cross_entropy", "untargeted_1", "untargeted_2", "restarts", "multi_targeted"]
-    assert ladder.RUNGS["pma"] not in ladder.titles(profile) and len(ladder.titles(profile)) == 7
+    assert RUNGS["pma"] not in ladder.titles(profile) and len(ladder.titles(profile)) == 7
     for build in EXHIBITS:
         with pytest.raises(exhibit.NotPlanned):
             build(profile)
@@ -72,8 +75,8 @@ def test_what_a_profile_does_not_ask_for_is_not_made(tmp_path):
 def test_rungs_stand_in_the_order_of_their_titles(made):
     for model in made.verdict.models:
         names = list(ladder.rungs(made, model))
-        assert names == [name for name in ladder.RUNGS if name in names]
-    assert set(ladder.RUNGS) - set(ladder.rungs(made, "mmc-10")) == {"autoattack"}
+        assert names == [name for name in RUNGS if name in names]
+    assert set(RUNGS) - set(ladder.rungs(made, "mmc-10")) == {"autoattack"}
 
 
 def test_a_distance_is_no_farther_than_any_ball_in_which_the_image_fell(made):
@@ -108,7 +111,7 @@ def test_every_exhibit_is_drawn_with_a_sentence(build, made, tmp_path):
     assert len(item.table) and item.says and item.notes and item.table.notna().all().all()
     assert "nan" not in item.sentence and report.write_item(tmp_path, item)
     if item.figure is not None:
-        assert round(item.figure.get_figwidth(), 4) == round(figures.WIDE, 4) and overlaps(item.figure) == []
+        assert round(item.figure.get_figwidth(), 4) == round(style.WIDE, 4) and overlaps(item.figure) == []
 
 
 def test_a_mixture_has_a_curve_but_no_margin(made):
@@ -156,4 +159,4 @@ def test_the_demo_makes_them_and_a_rehearsal_in_miniature(tmp_path, monkeypatch)
     monkeypatch.setattr(rehearsal, "ROOT", tmp_path)
     toy = rehearsal.rehearsal(demo, "cpu").verdict
     assert (toy.distances, toy.indicators, toy.matched, toy.distance_steps, toy.passes) == (4, 4, 4, 2, 20)
-    assert items.Evaluation("sce", "matched", 4, settings={"budget": 20}).gradients() > 0
+    assert Measurement("sce", "matched", 4, settings={"budget": 20}).gradients() > 0

@@ -5,7 +5,8 @@ import json
 import pytest
 import yaml
 
-from artifact import experiment, items, jobs, rehearsal
+from artifact import experiment, jobs, rehearsal
+from artifact.measurements import white_box
 
 DEMO = yaml.safe_load((experiment.ROOT / "profiles" / "demo.yaml").read_text())
 
@@ -147,11 +148,11 @@ def test_a_wrong_parameter_is_refused_before_anything_runs(given, says):
 def test_table_1_has_the_papers_columns_and_each_evaluation_once():
     profile = experiment.load_profile("demo")
     header = (experiment.ROOT / "paper" / "table1.csv").read_text().splitlines()[2].split(",")
-    assert sorted(items.table_1(profile, "sce")) == sorted(header[1:])
-    specs = items.white_box(profile, "mmc-10")
+    assert sorted(white_box.table_1(profile, "sce")) == sorted(header[1:])
+    specs = white_box.measurements(profile, "mmc-10")
     assert len({spec.path(profile) for spec in specs}) == len(specs)
-    assert items.table_1(profile, "mmc-10")["pgd50_un_8"].settings["objective"] == "untargeted_1"
-    assert items.table_1(profile, "lgm")["pgd50_tar_8"].settings["objective"] == "cross_entropy"
+    assert white_box.table_1(profile, "mmc-10")["pgd50_un_8"].settings["objective"] == "untargeted_1"
+    assert white_box.table_1(profile, "lgm")["pgd50_tar_8"].settings["objective"] == "cross_entropy"
 
 
 @pytest.mark.parametrize(("change", "says"), [
@@ -221,7 +222,7 @@ def test_a_job_is_done_when_all_that_it_stands_for_is_there(tmp_path, monkeypatc
     profile = experiment.load_profile("quick")
     planned = jobs.plan(profile)
     assert not [job.name for job in jobs.to_do(planned) if job.notebook != "08_report"]
-    evaluation = next(iter(items.table_1(profile, "sce").values())).path(profile)
+    evaluation = next(iter(white_box.table_1(profile, "sce").values())).path(profile)
     whole = evaluation.read_bytes()
     evaluation.write_bytes(b"")
     with pytest.raises(ValueError, match="delete it and run the same command again"):

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from artifact import experiment, items, jobs, ladder, variants
+from artifact import experiment, jobs
 
 COMMITTED = {
     # demo: its verdict is about four models, with distances, indicators and equal passes
@@ -20,14 +20,9 @@ def digest(lines) -> str:
 
 def evaluations(profile):
     """The identity and receipt name of every evaluation that the profile plans."""
-    planned = {
-        items.white_box: profile.white_box.models, items.black_box: items.black_box_models(profile),
-        items.general_purpose: profile.transformations.models if profile.transformations else [],
-        variants.evaluations: variants.models(profile), ladder.evaluations: profile.verdict.models if profile.verdict else [],
-    }
-    for family, models in planned.items():
-        for model in models:
-            for spec in family(profile, model):
+    for _, _, room in jobs.TABLES:
+        for model in room.models(profile):
+            for spec in room.measurements(profile, model):
                 yield f"{spec.model} {spec.identity(profile)} {spec.path(profile).name}"
 
 

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from artifact import __main__ as command_line
-from artifact import experiment, jobs, kernel
+from artifact import commands, experiment, jobs, kernel
 from tests.artifact.tiny import TINY, told
 
 
@@ -48,7 +48,7 @@ def mentions(text):
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_a_receipt_outlives_a_killed_snakemake_and_the_whole_tree_ends(tiny, tmp_path):
     job = jobs.find(tiny, "train sce")
-    command = command_line.snakemake(tiny, [job], 1, (job.receipt,))
+    command = commands.snakemake(tiny, [job], 1, (job.receipt,))
     program = [sys.executable, "-c", "import sys; from artifact import processes; sys.exit(processes.run(sys.argv[1:]))", *command]
     running = subprocess.Popen(program, cwd=experiment.ROOT)
     wait_for(job.receipt.exists)
@@ -57,7 +57,7 @@ def test_a_receipt_outlives_a_killed_snakemake_and_the_whole_tree_ends(tiny, tmp
     made = job.receipt.read_bytes(), job.receipt.stat().st_mtime_ns
     wait_for(lambda: not mentions(str(tmp_path)), 20)
     os.utime(job.receipt, (4_070_908_800, 4_070_908_800))  # 2099: a clock set back, an archive
-    subprocess.run(command_line.snakemake(tiny, [], 1, (job.receipt,)), cwd=experiment.ROOT, check=False)
+    subprocess.run(commands.snakemake(tiny, [], 1, (job.receipt,)), cwd=experiment.ROOT, check=False)
     assert job.done() and job.receipt.read_bytes() == made[0]
     assert not (experiment.ROOT / "here").exists()
 
@@ -134,18 +134,18 @@ def test_what_a_killed_process_left_half_written_is_swept(tmp_path):
 
 
 def test_marks_of_killed_jobs_are_swept_but_for_those_on_a_cluster(tmp_path, monkeypatch):
-    monkeypatch.setattr(command_line, "ROOT", tmp_path)
+    monkeypatch.setattr(commands, "ROOT", tmp_path)
     marks = tmp_path / ".snakemake" / "incomplete"
     (marks / "@long").mkdir(parents=True)
     for name, number in (("here", None), ("@long/here", None), ("there", "4711")):
         (marks / name).write_text(json.dumps({"external_jobid": number}))
     (marks / "half").write_text("{")
-    command_line.sweep()
+    commands.sweep()
     assert sorted(path.name for path in marks.rglob("*") if path.is_file()) == ["half", "there"]
 
 
 def test_what_snakemake_refuses_is_said_with_its_reason(tiny, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(command_line.preflight, "check", lambda *_, **__: None)
+    monkeypatch.setattr(commands.preflight, "check", lambda *_, **__: None)
     (tmp_path / "file").touch()
     monkeypatch.setenv("MMC_RESULTS", str(tmp_path / "file"))
     assert command_line.main(["reproduce", "--profile", tiny.source]) == 1

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from artifact import experiment, jobs, notebook
-from artifact.exhibits import tables
+from artifact.exhibits import white_box as white_box_exhibits
 from mmclib.losses import SoftmaxCrossEntropy
 
 NOTEBOOKS = sorted((experiment.ROOT / "notebooks").glob("*.ipynb"))
@@ -89,7 +89,7 @@ class TestRun:
     def test_without_an_output_it_writes_nothing_and_without_an_item_it_says_so(self, tmp_path, monkeypatch, capsys):
         monkeypatch.setenv("MMC_RESULTS", str(tmp_path))
         run = notebook.Run("demo", ["sce"])
-        assert run.show(tables.table_1) is None
+        assert run.show(white_box_exhibits.table_1) is None
         run.finish()
         assert capsys.readouterr().out.strip() == notebook.NO_PART and not list(tmp_path.iterdir())
 

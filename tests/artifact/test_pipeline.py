@@ -8,9 +8,10 @@ import pytest
 import torch
 import yaml
 
-from artifact import experiment, items, jobs, processes, report
+from artifact import experiment, jobs, processes, report
 from artifact.compute import measure, trained
-from artifact.exhibits import tables
+from artifact.exhibits import white_box as white_box_exhibits
+from artifact.measurements import white_box
 from artifact.sections import Model
 from mmclib import centers, zoo
 from tests.artifact.tiny import TINY, told
@@ -77,16 +78,16 @@ def test_a_model_that_takes_long_is_named_with_the_command_that_makes_it(tiny, t
 def test_evaluations_are_looked_up_and_tables_drawn(tiny):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        receipts = {m: [measure.evaluate(tiny, spec) for spec in items.white_box(tiny, m)] for m in ("sce", "mmc-10")}
+        receipts = {m: [measure.evaluate(tiny, spec) for spec in white_box.measurements(tiny, m)] for m in ("sce", "mmc-10")}
     began = time.perf_counter()
-    again = [measure.evaluate(tiny, spec) for spec in items.white_box(tiny, "sce")]
+    again = [measure.evaluate(tiny, spec) for spec in white_box.measurements(tiny, "sce")]
     assert again == receipts["sce"] and time.perf_counter() - began < 1
-    table = tables.table_1(tiny)
+    table = white_box_exhibits.table_1(tiny)
     assert list(table.table.index) == ["SCE", "MMC-10"] and table.table.shape == (2, 9)
     assert set(table.values["verdict"]) == {"not comparable: other data or length"}
     unpacked = experiment.unpack(receipts["sce"][0]["results"]["correct"], 40)
     assert unpacked.mean() == pytest.approx(receipts["sce"][0]["results"]["accuracy"])
-    worst = tables.objectives(tiny).values.set_index(["model", "objective"])["accuracy"]
+    worst = white_box_exhibits.objectives(tiny).values.set_index(["model", "objective"])["accuracy"]
     assert all(worst[m, "worst"] <= worst[m, o] for m in ("sce", "mmc-10") for o in ("cross_entropy", "untargeted_1", "untargeted_2"))
 
 

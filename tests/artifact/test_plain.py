@@ -7,7 +7,7 @@ import time
 import pytest
 
 from artifact import __main__ as command_line
-from artifact import experiment, jobs, plain, processes
+from artifact import commands, experiment, jobs, plain, processes
 from artifact.compute import trained
 from tests.artifact.tiny import TINY, told
 
@@ -76,7 +76,7 @@ def test_the_clock_stops_a_job_and_starts_no_further_one(tiny, monkeypatch, caps
     sleeper = [sys.executable, "-c", "import time; time.sleep(30)"]
     monkeypatch.setattr(jobs, "run_plain", slow)
     monkeypatch.setattr(plain, "_start", lambda profile, job: started.append(job.name) or processes.start(sleeper))
-    monkeypatch.setattr(command_line.preflight, "check", lambda *_, **__: None)
+    monkeypatch.setattr(commands.preflight, "check", lambda *_, **__: None)
     began = time.monotonic()
     arguments = ["run", "--profile", tiny.source, "--only", asked, "--time-budget", "0.5", "--jobs", str(parallel)]
     for model in ("sce", "mmc-10"):

@@ -6,7 +6,7 @@ from collections import namedtuple
 import pytest
 
 from artifact import __main__ as command_line
-from artifact import experiment, jobs, plain, preflight, processes
+from artifact import commands, experiment, jobs, plain, preflight, processes
 from mmclib import data
 from tests.artifact.tiny import TINY
 
@@ -67,7 +67,7 @@ def test_device_and_disk_are_said_at_once_and_nothing_is_fetched(monkeypatch):
 def test_a_missing_data_set_is_fetched_before_the_first_job(way, tmp_path, nothing_starts, monkeypatch, capsys):
     fetched = []
     monkeypatch.setattr(data, "download", lambda name: fetched.append((name, list(nothing_starts))) or str(tmp_path))
-    monkeypatch.setattr(command_line, "summarise", lambda profile: None)
+    monkeypatch.setattr(commands, "summarise", lambda profile: None)
     (tmp_path / "real.yaml").write_text(TINY.replace("dataset: digits", "dataset: mnist"))
     code, out, _ = said(capsys, *WAYS[way], "--profile", str(tmp_path / "real.yaml"))
     assert fetched == [("mnist", [])] and len(nothing_starts) == 1 and "mnist is missing: fetching it" in out
@@ -121,13 +121,13 @@ def test_a_folder_that_may_not_be_written_to_is_named(tiny, tmp_path):
 
 
 def test_with_a_device_and_no_profile_named_the_larger_one_is_told_and_the_demo_taken(monkeypatch):
-    profile, why = command_line.choose_profile(None)
+    profile, why = commands.choose_profile(None)
     assert profile.name == "demo" and "needs a CUDA device, which this machine lacks" in why
     monkeypatch.setattr(preflight, "cuda_device", lambda: "NVIDIA H100")
     monkeypatch.setattr(jobs, "workers", lambda profile: 1)
-    profile, why = command_line.choose_profile(None)
+    profile, why = commands.choose_profile(None)
     paper = experiment.load_profile("paper")
     hours = jobs.estimate(jobs.plan(paper), 1) / 3600
     assert profile.name == "demo"
     assert f"PROFILE=paper, the whole paper, takes about {hours:.1f} h on this machine's NVIDIA H100" in why
-    assert command_line.choose_profile("paper")[0].name == "paper"
+    assert commands.choose_profile("paper")[0].name == "paper"

@@ -5,9 +5,10 @@ import random
 
 import pytest
 
-from artifact import experiment, items, receipts
+from artifact import experiment, receipts
 from artifact.compute import trained
 from artifact.exhibits import exhibit
+from artifact.measurements import white_box
 
 QUICK = experiment.ROOT / "results" / "quick"
 ATTACK = next((QUICK / "evaluations" / "sce").glob("pgd-*.json"))
@@ -143,7 +144,7 @@ def test_a_flipped_bit_is_never_read_as_another_receipt(tmp_path, source):
 
 def test_tables_take_the_receipts_own_count(tmp_path, monkeypatch):
     profile = experiment.load_profile("quick")
-    spec = items.table_1(profile, "sce")["clean"]
+    spec = white_box.table_1(profile, "sce")["clean"]
     assert len(exhibit.correct(profile, spec)) == profile.white_box.images
     assert len(exhibit.correct(profile, spec)) == receipts.read_receipt(spec.path(profile))["data"]["images"]
     with pytest.raises(ValueError, match="not those of 11 images"):
@@ -153,7 +154,7 @@ def test_tables_take_the_receipts_own_count(tmp_path, monkeypatch):
 def test_an_evaluation_of_another_checkpoint_is_not_drawn(tmp_path, monkeypatch):
     monkeypatch.setenv("MMC_RESULTS", str(tmp_path))
     profile = experiment.load_profile("quick")
-    spec = items.table_1(profile, "sce")["clean"]
+    spec = white_box.table_1(profile, "sce")["clean"]
     for source in (MODEL, QUICK / spec.path(profile).relative_to(tmp_path / "quick")):
         copied(source, tmp_path / "quick", sealed=True)
     assert exhibit.evaluation(profile, spec)["accuracy"] > 0

@@ -9,9 +9,14 @@ import torch
 import yaml
 from sklearn.metrics import roc_auc_score
 
-from artifact import experiment, items, ladder, report, variants
+from artifact import experiment, methods, report
 from artifact.compute import measure, peers, trained
-from artifact.exhibits import exhibit, seeds, tables_variants, verdict
+from artifact.exhibits import claims, exhibit, seeds, trust
+from artifact.exhibits import ladder as ladder_exhibits
+from artifact.exhibits import variants as variants_exhibits
+from artifact.measurements import ladder, variants
+from artifact.measurements.measurement import Measurement
+from artifact.methods import RUNGS
 from mmclib import attacks, intervals
 from mmclib.attacks.objectives import OBJECTIVES, divided
 
@@ -98,10 +103,10 @@ def made(tmp_path_factory):
         patch.setenv("MMC_CHECKPOINTS", str(folder / "checkpoints"))
         profile = load(folder)
         for model in variants.models(profile):
-            for spec in variants.evaluations(profile, model):
+            for spec in variants.measurements(profile, model):
                 measure.evaluate(profile, spec)
         for model in ladder.models(profile):
-            for spec in ladder.evaluations(profile, model):
+            for spec in ladder.measurements(profile, model):
                 measure.evaluate(profile, spec)
         yield profile
 
@@ -141,11 +146,13 @@ def test_each_variant_trains_the_head_it_names(made):
 
 
 def test_the_ladder_never_rises_and_counts_on_the_same_images(made):
-    item = verdict.ladder_item(made)
+    item = ladder_exhibits.ladder_item(made)
     for _, rows in item.values.groupby("model"):
-        assert (rows["accuracy"].diff().dropna() <= 0).all() and (rows["accuracy"] <= rows["own"]).all()
-    assert list(item.table.columns)[-1] == "worst case" and set(item.table.index) == {items.label(made, m) for m in made.verdict.models}
-    assert item.table.loc["SCE", ladder.RUNGS["divided"]] == "–"  # no known scale to divide by
+        assert (rows["so_far"].diff().dropna() <= 0).all() and (rows["so_far"] <= rows["accuracy"]).all()
+        assert list(rows["rung"])[-1] == "worst" and rows["accuracy"].iloc[-1] == rows["so_far"].iloc[-2] == rows["so_far"].min()
+        assert (rows["low"] <= rows["accuracy"]).all() and (rows["accuracy"] <= rows["high"]).all()
+    assert list(item.table.columns)[-1] == "worst case" and set(item.table.index) == {methods.label(made, m) for m in made.verdict.models}
+    assert item.table.loc["SCE", RUNGS["divided"]] == "–"  # no known scale to divide by
     shared = ladder.rungs(made, "sce")["untargeted_2"]
     assert shared.images == made.white_box.images, "Table 1's notebook makes it too"
 
@@ -166,7 +173,7 @@ def test_dividing_logits_changes_no_margin_step():
 
 
 def test_self_checks_tell_a_blind_attack_from_a_seeing_one(made):
-    item = verdict.self_checks(made)
+    item = trust.self_checks(made)
     assert item.table.loc["MMC-10", "no more than 5 % zero gradients, cross-entropy"].startswith("FLAG")
     assert item.table.loc["MMC-10", "no more than 5 % zero gradients, margin"].startswith("ok")
     assert item.table.loc["SCE", "not random"] == "ok (0)"
@@ -174,17 +181,17 @@ def test_self_checks_tell_a_blind_attack_from_a_seeing_one(made):
 
 
 def test_a_claim_holds_where_it_holds_on_every_seed(made):
-    first, second = verdict.casts(made, ladder.models(made))
+    first, second = claims.casts(made, ladder.models(made))
     assert (first.seed, first.sce, first.at_mmc) == (0, "sce", "at-un-mmc-10")
     assert (second.seed, second.sce, second.mmc, second.at_sce) == (1, "sce-1", "mmc-10-1", None)
-    judged = verdict.claims(made)
+    judged = claims.claims(made)
     assert judged.table["measured"].str.contains("; seed 1: ").tolist() == [True, True, False, False], "time is no matter of seeds"
     gaps = [100 * (exhibit.clean(made, cast.mmc, None).mean() - exhibit.clean(made, cast.sce, None).mean()) for cast in (first, second)]
     between = made.verdict.rules.model_copy(update={"clean_gap": 100 - 1e-6})
     assert all(f"{gap:+.1f} points" in judged.table["measured"].iloc[1].replace(": 0.0 ", ": +0.0 ") for gap in gaps)
-    worse = [verdict._claim_clean(made, between, cast)[2] for cast in (first, second)]
+    worse = [claims._claim_clean(made, between, cast)[2] for cast in (first, second)]
     kind = made.model_copy(update={"verdict": made.verdict.model_copy(update={"rules": between})})
-    assert verdict.claims(kind).table["verdict"].iloc[1] == verdict.LEVELS[max(worse)]
+    assert claims.claims(kind).table["verdict"].iloc[1] == claims.LEVELS[max(worse)]
 
 
 def test_a_table_is_made_as_far_as_its_receipts_are_there(made, monkeypatch, tmp_path):
@@ -200,7 +207,7 @@ def test_a_table_is_made_as_far_as_its_receipts_are_there(made, monkeypatch, tmp
         assert len(part.table) == len(whole.table) - 1
         judged = report.make("Verdict", made).table
         assert judged["verdict"].iloc[3] == "not judged" and "no receipt of pgd on at-un-sce" in judged["measured"].iloc[3]
-        assert set(judged["verdict"].iloc[:3]) <= set(verdict.LEVELS)
+        assert set(judged["verdict"].iloc[:3]) <= set(claims.LEVELS)
     finally:
         away.rename(path)
     with pytest.raises(exhibit.NotPlanned):
@@ -222,19 +229,19 @@ def test_seeds_are_shown_as_mean_and_range_with_paired_differences(made):
 
 
 def test_claims_follow_the_rules_of_the_profile(made, tmp_path):
-    judged = verdict.claims(made).table
-    assert list(judged.index.str[:4]) == ["(i) ", "(ii)", "(iii", "(iv)"] and set(judged["verdict"]) <= set(verdict.LEVELS)
+    judged = claims.claims(made).table
+    assert list(judged.index.str[:4]) == ["(i) ", "(ii)", "(iii", "(iv)"] and set(judged["verdict"]) <= set(claims.LEVELS)
     lenient = made.verdict.rules.model_copy(update={"attack_gap": 100, "clean_gap": 100, "extra_time": 100.0})
     kind = made.model_copy(update={"verdict": made.verdict.model_copy(update={"rules": lenient})})
-    assert list(verdict.claims(kind).table["verdict"][1:3]) == ["holds", "holds"]
+    assert list(claims.claims(kind).table["verdict"][1:3]) == ["holds", "holds"]
     strict = made.verdict.rules.model_copy(update={"attack_gap": 1e-9})
     hard = made.model_copy(update={"verdict": made.verdict.model_copy(update={"rules": strict})})
-    paper, left = exhibit.correct(made, ladder.rungs(made, "mmc-10")["untargeted_1"])[:16], verdict.strongest(made, "mmc-10")
-    assert left.sum() < paper.sum() and verdict.claims(hard).table["verdict"].iloc[0] != "holds"
-    part = verdict.claims(made, ["sce", "mmc-10"]).table
+    paper, left = exhibit.correct(made, ladder.rungs(made, "mmc-10")["untargeted_1"])[:16], ladder_exhibits.strongest(made, "mmc-10")
+    assert left.sum() < paper.sum() and claims.claims(hard).table["verdict"].iloc[0] != "holds"
+    part = claims.claims(made, ["sce", "mmc-10"]).table
     assert part["verdict"].iloc[3] == "not judged" and "needs AT_un of SCE and AT_un of MMC, not here" in part["measured"].iloc[3]
     with pytest.raises(exhibit.NotPlanned, match="the claims are about SCE and MMC"):
-        verdict.claims(made, ["mmc-10"])
+        claims.claims(made, ["mmc-10"])
 
 
 def test_checks_on_fewer_images_count_on_those(made):
@@ -242,7 +249,7 @@ def test_checks_on_fewer_images_count_on_those(made):
     assert {spec.images for spec in specs.values()} == {12} and ladder.diagnosis(made, "mmc-10").images == 12
     rungs = np.logical_and.reduce([exhibit.correct(made, spec)[:16] for spec in ladder.rungs(made, "mmc-10").values()])
     also = exhibit.correct(made, specs["longer"]) & exhibit.correct(made, specs["black_box"])
-    assert (verdict.strongest(made, "mmc-10") == np.concatenate([rungs[:12] & also, rungs[12:]])).all()
+    assert (ladder_exhibits.strongest(made, "mmc-10") == np.concatenate([rungs[:12] & also, rungs[12:]])).all()
 
 
 def test_a_loss_surface_is_flat_where_cross_entropy_is_blind(made):
@@ -250,11 +257,11 @@ def test_a_loss_surface_is_flat_where_cross_entropy_is_blind(made):
     assert np.shape(results["surface"]["cross_entropy"]) == (21, 21)
     assert np.ptp(results["surface"]["untargeted_2"]) > 1
     assert results["paths"]["untargeted_2"]["margin"][-1] < results["paths"]["untargeted_2"]["margin"][0]
-    assert verdict.diagnosis(made).figure is not None
+    assert ladder_exhibits.diagnosis(made).figure is not None
 
 
-@pytest.mark.parametrize("build", [tables_variants.table_4, tables_variants.table_5, tables_variants.elastic, tables_variants.hierarchical,
-                                   tables_variants.forms, tables_variants.radius, tables_variants.uncertainty])
+@pytest.mark.parametrize("build", [getattr(variants_exhibits, name) for name in (
+    "table_4", "table_5", "elastic", "hierarchical", "forms", "radius", "uncertainty")])
 def test_every_variants_table_is_drawn_with_a_sentence(made, build):
     item = build(made)
     assert len(item.table) and item.says and item.table.notna().all().all()
@@ -264,7 +271,7 @@ def test_every_variants_table_is_drawn_with_a_sentence(made, build):
 
 
 def test_a_right_class_is_in_the_right_superclass(made):
-    values = tables_variants.hierarchical(made).values.set_index(["model", "column"])["accuracy"]
+    values = variants_exhibits.hierarchical(made).values.set_index(["model", "column"])["accuracy"]
     assert all(values[m, "superclass"] >= values[m, "clean"] for m in ("pairs-mmc-10", "pairs-hm-10-3"))
 
 
@@ -310,8 +317,8 @@ def test_autoattack_has_the_same_door_as_the_others(mmc, digits):
 def test_an_attack_on_survivors_counts_the_worst_case_of_both(made):
     first = ladder.rungs(made, "at-un-mmc-10")["multi_targeted"]
     settings = {"epsilon": 0.2, "steps": 4, "step_size": 0.05, "restarts": 1, "objective": "untargeted_2", "start": "clean"}
-    alone = measure.evaluate(made, items.Evaluation("at-un-mmc-10", "pgd", 16, settings=settings))["results"]
-    both = measure.evaluate(made, items.Evaluation("at-un-mmc-10", "pgd", 16, settings=settings | {
+    alone = measure.evaluate(made, Measurement("at-un-mmc-10", "pgd", 16, settings=settings))["results"]
+    both = measure.evaluate(made, Measurement("at-un-mmc-10", "pgd", 16, settings=settings | {
         "after": {"attack": first.attack, "settings": first.settings}}))["results"]
     left = exhibit.correct(made, first)
     assert 0 < left.sum() < 16 and (experiment.unpack(both["correct"], 16) == (left & experiment.unpack(alone["correct"], 16))).all()

@@ -1,9 +1,9 @@
-"""The verdict's evaluations: a ladder of ever stronger attacks on the same images, and checks that the attacks themselves are sound."""
+"""What 07_verdict measures: a ladder of ever stronger attacks on the same images, and whether the attacks themselves are sound."""
 
-from artifact import items
 from artifact.experiment import Profile, model_identity
-from artifact.items import Evaluation
-from artifact.methods import RUNGS as RUNGS
+from artifact.measurements import white_box
+from artifact.measurements.measurement import Measurement, num_classes
+from artifact.methods import RUNGS
 
 # Optional rungs: cross-entropy and the margin of probabilities, which need logits of a scale that the softmax does not saturate at.
 BY_SCALE = {"gap": {"divide_logits": "gap"}, "pma": {"objective": "probability_margin"},
@@ -17,10 +17,10 @@ def titles(profile: Profile) -> list[str]:
     return [title for name, title in RUNGS.items() if name not in (*BY_SCALE, "malt") or name in profile.verdict.more_rungs]
 
 
-def rungs(profile: Profile, model: str) -> dict[str, Evaluation]:
+def rungs(profile: Profile, model: str) -> dict[str, Measurement]:
     """The ladder of one model, weakest first; the three that Table 1's notebook makes too are on more images, the first ones shared."""
     plan, spec = profile.verdict, profile.models[model]
-    epsilon, known = profile.white_box.epsilons[0], items.objectives(profile, model)
+    epsilon, known = profile.white_box.epsilons[0], white_box.objectives(profile, model)
     margin = known["untargeted_2"].settings
     ladder = {"cross_entropy": known["cross_entropy"]}
     if spec.loss in PRESET:
@@ -42,11 +42,10 @@ def rungs(profile: Profile, model: str) -> dict[str, Evaluation]:
     return ladder
 
 
-def checks(profile: Profile, model: str) -> dict[str, Evaluation]:
+def checks(profile: Profile, model: str) -> dict[str, Measurement]:
     """What the self-checks need beyond the ladder (after Carlini et al., 2019, and AutoAttack's flags)."""
-    plan, white_box = profile.verdict, profile.white_box
-    epsilon = white_box.epsilons[0]
-    margin = items.objectives(profile, model)["untargeted_2"].settings
+    plan, epsilon = profile.verdict, profile.white_box.epsilons[0]
+    margin = white_box.objectives(profile, model)["untargeted_2"].settings
     longer = rungs(profile, model)["multi_targeted"].settings
     guessing = {"epsilon": epsilon, "evaluations": plan.queries, "steps": 10, "learning_rate": 2 * epsilon / 10,
                 "objective": "untargeted_2"}
@@ -65,37 +64,37 @@ def check_images(profile: Profile) -> int:
     return profile.verdict.check_images or profile.verdict.images
 
 
-def transfer(profile: Profile) -> dict[str, Evaluation]:
+def transfer(profile: Profile) -> dict[str, Measurement]:
     """Margin PGD crafted on one model and tried on all: by substitute, of which each target needs one that is not itself."""
-    plan, white_box = profile.verdict, profile.white_box
+    plan, pgd = profile.verdict, profile.white_box
     settings = {
-        "epsilon": white_box.epsilons[0],
-        "steps": white_box.steps[1],
-        "step_size": white_box.step_size,
+        "epsilon": pgd.epsilons[0],
+        "steps": pgd.steps[1],
+        "step_size": pgd.step_size,
         "objective": "untargeted_2",
         "targets": {target: model_identity(profile, target) for target in plan.models},
     }
     return {substitute: _of(profile, substitute, "transfer_pgd", settings) for substitute in plan.models[:2]}
 
 
-def distances(profile: Profile, model: str) -> dict[str, Evaluation]:
+def distances(profile: Profile, model: str) -> dict[str, Measurement]:
     """The least distances of the images in l_inf and l_2, and (where boundaries are hyperplanes) the margins of their features."""
     plan = profile.verdict
     if not plan.distances or model not in plan.models:
         return {}
-    found = {norm: Evaluation(model, attack, plan.distances, settings={"steps": plan.distance_steps})
+    found = {norm: Measurement(model, attack, plan.distances, settings={"steps": plan.distance_steps})
              for norm, attack in (("linf", "fmn"), ("l2", "ddn"))}
-    return found if profile.models[model].loss == "lgm" else found | {"feature": Evaluation(model, "feature_margin", plan.distances)}
+    return found if profile.models[model].loss == "lgm" else found | {"feature": Measurement(model, "feature_margin", plan.distances)}
 
 
-def indicators(profile: Profile, model: str) -> dict[str, Evaluation]:
+def indicators(profile: Profile, model: str) -> dict[str, Measurement]:
     """Indicators of attack failure: of the model, under "model", and of each rung that is an attack of ours."""
     plan = profile.verdict
     if not plan.indicators or model not in plan.models:
         return {}
     surface = {"epsilon": profile.white_box.epsilons[0], "points": 100}
-    return {"model": Evaluation(model, "stability", plan.indicators, settings=surface)} | {
-        name: Evaluation(model, "indicators", plan.indicators, settings=spec.settings | {"of": spec.attack})
+    return {"model": Measurement(model, "stability", plan.indicators, settings=surface)} | {
+        name: Measurement(model, "indicators", plan.indicators, settings=spec.settings | {"of": spec.attack})
         for name, spec in rungs(profile, model).items() if spec.attack != "autoattack"}
 
 
@@ -105,7 +104,7 @@ def side_by_side(profile: Profile) -> list[str]:
             if (spec := profile.models[model]).loss in ("sce", "mmc") and spec.adversarial in (None, "untargeted")]
 
 
-def matched(profile: Profile, model: str) -> dict[str, Evaluation]:
+def matched(profile: Profile, model: str) -> dict[str, Measurement]:
     """The rungs of SCE and MMC, each with as many restarts or steps as the same number of passes allows, at epsilon and its halves."""
     plan = profile.verdict
     if not plan.matched or model not in side_by_side(profile):
@@ -120,49 +119,49 @@ def matched(profile: Profile, model: str) -> dict[str, Evaluation]:
             settings["steps"] = min(settings["steps"], (plan.passes - 2) // 2)
             settings["restarts"] = max(1, (plan.passes - 1) // (2 * settings["steps"] + 1))
         else:
-            looks = 2 * (items.num_classes(profile, model) - 1) * (settings.get("order") == "malt")
-            tries = min(settings["classes"], items.num_classes(profile, model) - 1)
+            looks = 2 * (num_classes(profile, model) - 1) * (settings.get("order") == "malt")
+            tries = min(settings["classes"], num_classes(profile, model) - 1)
             settings["steps"] = max(1, ((plan.passes - 1 - looks) // tries - 1) // 2)
-        found[name] = Evaluation(model, "matched", plan.matched,
+        found[name] = Measurement(model, "matched", plan.matched,
                                  settings=settings | {"of": spec.attack, "epsilons": epsilons, "budget": plan.passes})
     return found
 
 
-def deeper(profile: Profile, model: str) -> list[Evaluation]:
+def deeper(profile: Profile, model: str) -> list[Measurement]:
     """What the profile asks of a model beyond ladder and checks: distances (with the curve that bounds them), indicators, equal passes."""
     measured = distances(profile, model)
-    bounds = items.curve(profile, model) if measured else {}
+    bounds = white_box.curve(profile, model) if measured else {}
     return [spec for part in (measured, bounds, indicators(profile, model), matched(profile, model)) for spec in part.values()]
 
 
-def diagnosis(profile: Profile, model: str) -> Evaluation:
+def diagnosis(profile: Profile, model: str) -> Measurement:
     """Logit scales, objectives against iterations, and slices of the loss surface around one image."""
-    white_box = profile.white_box
-    settings = {"epsilon": white_box.epsilons[0], "steps": white_box.steps[1], "step_size": white_box.step_size, "grid": 21}
+    plan = profile.white_box
+    settings = {"epsilon": plan.epsilons[0], "steps": plan.steps[1], "step_size": plan.step_size, "grid": 21}
     return _of(profile, model, "diagnosis", settings, check_images(profile))
 
 
-def libraries(profile: Profile, model: str) -> Evaluation:
+def libraries(profile: Profile, model: str) -> Measurement:
     """The field's libraries, as their users run them, on one model."""
     plan = profile.white_box
     settings = {"epsilon": plan.epsilons[0], "steps": plan.steps[1], "step_size": plan.step_size}
     return _of(profile, model, "libraries", settings, check_images(profile))
 
 
-def step_time(profile: Profile, model: str, against: str) -> Evaluation:
+def step_time(profile: Profile, model: str, against: str) -> Measurement:
     """What a loss costs per training step, over another's on the same network."""
-    return Evaluation(
+    return Measurement(
         model, "step_time", 1, settings={"against": against, "against_identity": model_identity(profile, against), "rounds": 15}
     )
 
 
 def models(profile: Profile) -> list[str]:
     """The models that 07_verdict is about: the ladder's, and their other seeds."""
-    return [*profile.verdict.models, *(profile.seeds.models if profile.seeds else [])]
+    return [*profile.verdict.models, *(profile.seeds.models if profile.seeds else [])] if profile.verdict else []
 
 
-def evaluations(profile: Profile, model: str) -> list[Evaluation]:
-    """Everything that 07_verdict evaluates of one model; of another seed of a row, its ladder."""
+def measurements(profile: Profile, model: str) -> list[Measurement]:
+    """Everything that 07_verdict measures of one model; of another seed of a row, its ladder."""
     specs = list(rungs(profile, model).values())
     if model not in profile.verdict.models:
         return specs
@@ -179,5 +178,5 @@ def evaluations(profile: Profile, model: str) -> list[Evaluation]:
     return specs + deeper(profile, model)
 
 
-def _of(profile, model, attack, settings, images=None) -> Evaluation:
-    return Evaluation(model, attack, images or profile.verdict.images, settings=settings)
+def _of(profile, model, attack, settings, images=None) -> Measurement:
+    return Measurement(model, attack, images or profile.verdict.images, settings=settings)

@@ -1,29 +1,30 @@
 """Tables 4 and 5 and the variants that App. B leaves open, from receipts; every sentence is computed from the numbers."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from artifact import items, variants
-from artifact.exhibits import figures
 from artifact.exhibits.exhibit import (
+    NO_PAPER,
     Item,
-    NotPlanned,
+    chosen,
     column_title,
     correct,
     difference,
+    distortion,
     epsilon_text,
     evaluation,
     figure_title,
-    mean_interval,
     number,
     pivot,
-    shown,
     with_difference,
     worst,
 )
-from artifact.exhibits.tables_more import NO_PAPER
+from artifact.exhibits.style import NARROW, styled
 from artifact.experiment import Profile
-from artifact.methods import OBJECTIVES, base, label
+from artifact.measurements import variants
+from artifact.measurements.measurement import ADAPTIVE
+from artifact.methods import OBJECTIVES, base, label, mathtext
 from mmclib.intervals import auroc_interval
 
 NAMES = {
@@ -33,13 +34,6 @@ NAMES = {
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
 }
-
-
-def _chosen(named: list[str], methods: list[str] | None) -> list[str]:
-    chosen = [model for model in named if methods is None or model in methods]
-    if not chosen:
-        raise NotPlanned("this profile does not evaluate it for these models")
-    return chosen
 
 
 def _title(profile: Profile, column: str) -> str:
@@ -54,79 +48,46 @@ def _title(profile: Profile, column: str) -> str:
 
 def table_4(profile: Profile, methods: list[str] | None = None) -> Item:
     """Table 4: the methods on 100 classes."""
-    chosen = _chosen(profile.cifar100.models if profile.cifar100 else [], methods)
-    rows, long, intervals = {}, [], {}
-    for model in chosen:
-        cells = {column: evaluation(profile, spec) for column, spec in variants.table_4(profile, model).items()}
-        texts = {
-            column: f"{cell['mean_distortion'] or float('nan'):.3f}" if column.startswith("cw_") else shown(number(cell))
-            for column, cell in cells.items()
-        }
-        rows[label(profile, model)] = {_title(profile, column): text for column, text in texts.items()}
-        intervals |= {
-            (label(profile, model), _title(profile, column)):
-            number(cell) if not column.startswith("cw_") else mean_interval(cell["mean_distortion"], cell["standard_error"])
-            for column, cell in cells.items() if not column.startswith("cw_") or cell["mean_distortion"]
-        }
-        long += [{"method": label(profile, model), "column": column, "mean_distortion": cell["mean_distortion"]} if column.startswith("cw_")
-                 else {"method": label(profile, model), "column": column, **number(cell)} for column, cell in cells.items()]
-    data = NAMES[profile.dataset(chosen[0])]
+    models, long = chosen(profile.cifar100.models if profile.cifar100 else [], methods), []
+    for model in models:
+        for column, spec in variants.table_4(profile, model).items():
+            found = (distortion if column.startswith("cw_") else number)(evaluation(profile, spec))
+            long.append({"model": model, "method": label(profile, model), "column": column, "title": _title(profile, column), **found})
+    data, values = NAMES[profile.dataset(models[0])], pd.DataFrame(long)
     return Item(
-        "Table 4",
-        "table_4",
-        f"{data[0].upper() + data[1:]}: accuracy (%), and mean minimal distortion under C&W",
-        _table_4_says(profile, chosen),
-        pd.DataFrame(rows).T,
-        None,
-        pd.DataFrame(long).round(4),
+        "Table 4", "table_4", f"{data[0].upper() + data[1:]}: accuracy (%), and mean minimal distortion under C&W",
+        _table_4_says(profile, models), pivot(values), None, values.round(4),
         notes="MMC under its adaptive objectives, the others under cross-entropy; the last column, beyond the paper, is the margin "
         f"for all. {NO_PAPER}",
-        intervals=intervals,
     )
 
 
-def _table_4_says(profile, chosen) -> str:
-    by_method = {base(profile, model): model for model in chosen}
-    if not {"SCE", "MMC-10"} <= set(by_method):
-        return "SCE and MMC-10 are not both here"
-    mine, theirs = (variants.table_4(profile, by_method[name]) for name in ("MMC-10", "SCE"))
-    parts = []
-    for column in ("clean", "pgd10_un_8", "margin"):
-        gap = difference(correct(profile, mine[column]), correct(profile, theirs[column]))
-        parts.append(f"{_title(profile, column)}: MMC-10 over SCE by {with_difference(gap)}")
-    held = difference(correct(profile, mine["pgd10_un_8"]), correct(profile, theirs["pgd10_un_8"]))[1] > 0
-    strong = difference(correct(profile, mine["margin"]), correct(profile, theirs["margin"]))[1] > 0
-    return (f"At 95 %, MMC-10 is {'' if held else 'not '}more robust than SCE under the paper's attack and "
+def _table_4_says(profile, models) -> str:
+    mmc, sce = (profile.find(models, loss) for loss in ("mmc", "sce"))
+    if not (mmc and sce):
+        return "SCE and MMC are not both here"
+    mine, theirs = (variants.table_4(profile, model) for model in (mmc, sce))
+    gaps = {column: difference(correct(profile, mine[column]), correct(profile, theirs[column]))
+            for column in ("clean", "pgd10_un_8", "margin")}
+    parts = [f"{_title(profile, column)}: {label(profile, mmc)} over SCE by {with_difference(gap)}" for column, gap in gaps.items()]
+    held, strong = (gaps[column][1] > 0 for column in ("pgd10_un_8", "margin"))
+    return (f"At 95 %, {label(profile, mmc)} is {'' if held else 'not '}more robust than SCE under the paper's attack and "
             f"{'' if strong else 'not '}under the margin. {'; '.join(parts)}")
 
 
 def table_5(profile: Profile, methods: list[str] | None = None) -> Item:
     """Table 5: a shallower and a deeper network."""
-    networks = profile.depth.networks if profile.depth else {}
-    _chosen([model for group in networks.values() for model in group], methods)
-    rows, long, intervals = {}, [], {}
-    for network, group in networks.items():
-        for model in group if methods is None else [model for model in group if model in methods]:
-            cells = {column: number(evaluation(profile, spec)) for column, spec in variants.table_5(profile, model).items()}
-            data = NAMES[profile.dataset(model)]
-            name = f"{data}, {network}, {label(profile, model)}"
-            rows[name] = {_title(profile, column): shown(cell) for column, cell in cells.items()}
-            intervals |= {(name, _title(profile, column)): cell for column, cell in cells.items()}
-            long += [
-                {"data": data, "network": network, "method": label(profile, model), "column": column, **cell}
-                for column, cell in cells.items()
-            ]
-    return Item(
-        "Table 5",
-        "table_5",
-        "White-box accuracy (%) by depth",
-        _table_5_says(profile, networks, methods),
-        pd.DataFrame(rows).T,
-        None,
-        pd.DataFrame(long).round(4),
-        notes=f"MMC under its adaptive objectives, SCE under cross-entropy; last column: the margin for both. {NO_PAPER}",
-        intervals=intervals,
-    )
+    networks, long = profile.depth.networks if profile.depth else {}, []
+    models = chosen([model for group in networks.values() for model in group], methods)
+    for network, model in ((network, model) for network, group in networks.items() for model in group if model in models):
+        data, name = NAMES[profile.dataset(model)], label(profile, model)
+        long += [{"data": data, "network": network, "model": model, "method": f"{data}, {network}, {name}", "column": column,
+                  "title": _title(profile, column), **number(evaluation(profile, spec))}
+                 for column, spec in variants.table_5(profile, model).items()]
+    values = pd.DataFrame(long)
+    return Item("Table 5", "table_5", "White-box accuracy (%) by depth", _table_5_says(profile, networks, methods), pivot(values), None,
+                values.round(4),
+                notes=f"MMC under its adaptive objectives, SCE under cross-entropy; last column: the margin for both. {NO_PAPER}")
 
 
 def _table_5_says(profile, networks, methods) -> str:
@@ -146,7 +107,7 @@ def _table_5_says(profile, networks, methods) -> str:
             for column, gain in gains.items()
         ]
         gained = gains["pgd10_un_8"][1] > 0
-        held.append(gained if profile.models[low].loss in items.ADAPTIVE else not gained)
+        held.append(gained if profile.models[low].loss in ADAPTIVE else not gained)
     if not parts:
         return "not both networks are here"
     return (
@@ -158,9 +119,9 @@ def _table_5_says(profile, networks, methods) -> str:
 
 def _variant_item(name, stem, title, group, notes=""):
     def build(profile: Profile, methods: list[str] | None = None) -> Item:
-        chosen = _chosen(variants.groups(profile).get(group, []), methods)
+        models = chosen(variants.groups(profile).get(group, []), methods)
         long, left = [], {}
-        for model in chosen:
+        for model in models:
             specs = variants.variant(profile, model)
             cells = {column: number(evaluation(profile, spec)) for column, spec in specs.items()}
             both = [correct(profile, specs[objective]) for objective in ("untargeted_1", "untargeted_2")]
@@ -177,20 +138,20 @@ def _variant_item(name, stem, title, group, notes=""):
         values = pd.DataFrame(long).round(4)
         figure = None
         if group == "radius":
-            radii = {model: profile.models[model].radius for model in chosen}
-            figure = figures.against_radius(values.assign(radius=values["model"].map(radii)), figure_title(profile, title))
+            radii = {model: profile.models[model].radius for model in models}
+            figure = draw_radius(values.assign(radius=values["model"].map(radii)), figure_title(profile, title))
         plan = profile.white_box
-        data = NAMES[profile.dataset(chosen[0])]
-        return Item(name, stem, title, _variant_says(profile, chosen, left), pivot(values), None, values, figure,
+        data = NAMES[profile.dataset(models[0])]
+        return Item(name, stem, title, _variant_says(profile, models, left), pivot(values), None, values, figure,
                     f"Beyond the paper. {data[0].upper() + data[1:]}, {plan.images} test images, PGD-{plan.steps[1]}, untargeted, "
                     f"ε = {epsilon_text(plan.epsilons[0])}. Worst case: per image over the two objectives. {notes}".strip())
     return build
 
 
-def _variant_says(profile, chosen, left) -> str:
+def _variant_says(profile, models, left) -> str:
     parts = []
     for goal in (None, "targeted", "untargeted"):  # standard and adversarial training are compared among themselves
-        group = [model for model in chosen if profile.models[model].adversarial == goal]
+        group = [model for model in models if profile.models[model].adversarial == goal]
         plain = next((model for model in group if base(profile, model) == "MMC-10"), None)
         for model in group:
             if plain and model != plain:
@@ -212,11 +173,28 @@ forms = _variant_item(
 radius = _variant_item("Radius", "radius", "Accuracy against C_MM", "radius")
 
 
+@styled
+def draw_radius(data: pd.DataFrame, title: str):
+    """Clean and robust accuracy against C_MM; `data` has columns radius, column ("clean", "worst"), accuracy, low, high (%)."""
+    figure, axis = plt.subplots(figsize=(NARROW, 2.7))
+    for column, text, colour, marker in (("clean", "clean", "#0072B2", "o"),
+                                         ("untargeted_1", OBJECTIVES["untargeted_1"].name, OBJECTIVES["untargeted_1"].colour, "^"),
+                                         ("worst", "worst case of two", "#D55E00", "P")):
+        rows = data[data["column"] == column].sort_values("radius")
+        axis.fill_between(rows["radius"], rows["low"], rows["high"], color=colour, alpha=0.15, linewidth=0)
+        axis.plot(rows["radius"], rows["accuracy"], color=colour, marker=marker, label=mathtext(text))
+    axis.set(xscale="log", xlabel=r"$C_{\mathrm{MM}}$", ylabel="accuracy (%)", ylim=(-2, 102), title=title)
+    axis.set_xticks(sorted(set(data["radius"])), [f"{value:g}" for value in sorted(set(data["radius"]))])
+    axis.minorticks_off()
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
 def uncertainty(profile: Profile, methods: list[str] | None = None) -> Item:
     """Does the loss value say when the model is wrong, or attacked? AUROC with a 95 % interval (Hanley and McNeil, 1982, as logits)."""
-    chosen = _chosen(profile.variants.uncertainty if profile.variants else [], methods)
+    models = chosen(profile.variants.uncertainty if profile.variants else [], methods)
     rows, long = {}, []
-    for model in chosen:
+    for model in models:
         spec = variants.uncertainty(profile, model)
         results = evaluation(profile, spec)
         clean, right = np.array(results["clean"]), correct(profile, spec)
@@ -224,7 +202,7 @@ def uncertainty(profile: Profile, methods: list[str] | None = None) -> Item:
         for name, attacked in results["attacked"].items():
             text = {"cross_entropy": "cross-entropy PGD", "untargeted_1": "L_Ada^{un,1} PGD", "untargeted_2": "margin PGD"}[name]
             asked[f"clean from {text}"] = (clean, np.array(attacked["scores"]))
-        score = "L_MMC" if profile.models[model].loss in items.ADAPTIVE else "max softmax"
+        score = "L_MMC" if profile.models[model].loss in ADAPTIVE else "max softmax"
         rows[f"{label(profile, model)}, {score}"] = {}
         for question, (low, high) in asked.items():
             known = len(low) and len(high)
@@ -233,18 +211,8 @@ def uncertainty(profile: Profile, methods: list[str] | None = None) -> Item:
                 "–" if value is None else f"{value:.3f} [{least:.3f}, {most:.3f}]"
                 + (f" ({len(high)} wrong)" if question == "right from wrong" else "")
             )
-            long.append(
-                {
-                    "model": model,
-                    "score": score,
-                    "question": question,
-                    "auroc": value,
-                    "low": least,
-                    "high": most,
-                    "negatives": len(low),
-                    "positives": len(high),
-                }
-            )
+            long.append({"model": model, "score": score, "question": question, "auroc": value, "low": least, "high": most,
+                         "negatives": len(low), "positives": len(high)})
     values = pd.DataFrame(long)
     known = values.dropna(subset="auroc")
     says = "AUROC: " + "; ".join(
@@ -263,4 +231,3 @@ def uncertainty(profile: Profile, methods: list[str] | None = None) -> Item:
         notes=f'Beyond the paper, which calls the loss value "a reliable metric of the uncertainty on returned predictions". 0.5 is '
         f"chance; below it attacked images look more certain than clean ones. {plan.images} images, PGD-{plan.steps[0]}, last iterate.",
     )
-

@@ -1,42 +1,42 @@
-"""What Tables 4 and 5 and the paper's open variants (App. B) are made of: evaluations, as in artifact.items."""
+"""What 06_cifar100 measures: Tables 4 and 5 and the variants that the paper leaves open (App. B)."""
 
-from artifact import items
 from artifact.experiment import CLASSES, Profile
-from artifact.items import Evaluation
+from artifact.measurements import black_box, white_box
+from artifact.measurements.measurement import Measurement, objective, once
 
 GROUPS = ("elastic", "hierarchical", "forms", "radius")
 
 
-def table_4(profile: Profile, model: str) -> dict[str, Evaluation]:
+def table_4(profile: Profile, model: str) -> dict[str, Measurement]:
     """Clean accuracy, the shorter PGD, SPSA and C&W on a data set of 100 classes; then the margin, which the paper has not."""
-    cells = {column: spec for column, spec in items.table_1(profile, model).items() if not column.startswith("pgd50")}
+    cells = {column: spec for column, spec in white_box.table_1(profile, model).items() if not column.startswith("pgd50")}
     if profile.spsa:
-        cells |= {f"spsa_{column}": spec for column, spec in items.spsa(profile, model).items()}
+        cells |= {f"spsa_{column}": spec for column, spec in black_box.spsa(profile, model).items()}
     if profile.carlini_wagner:
-        cells |= {f"cw_{goal}": spec for goal, spec in items.carlini_wagner(profile, model).items()}
-    return cells | {"margin": items.objectives(profile, model)["untargeted_2"]}
+        cells |= {f"cw_{goal}": spec for goal, spec in white_box.carlini_wagner(profile, model).items()}
+    return cells | {"margin": white_box.objectives(profile, model)["untargeted_2"]}
 
 
-def table_5(profile: Profile, model: str) -> dict[str, Evaluation]:
+def table_5(profile: Profile, model: str) -> dict[str, Measurement]:
     """Table 1's columns, and the margin."""
-    return {**items.table_1(profile, model), "margin": items.objectives(profile, model)["untargeted_2"]}
+    return {**white_box.table_1(profile, model), "margin": white_box.objectives(profile, model)["untargeted_2"]}
 
 
-def variant(profile: Profile, model: str) -> dict[str, Evaluation]:
+def variant(profile: Profile, model: str) -> dict[str, Measurement]:
     """Clean accuracy, the right superclass, the paper's adaptive attack and the margin."""
-    by_objective = items.objectives(profile, model)
-    cells = {"clean": items.table_1(profile, model)["clean"]}
+    by_objective = white_box.objectives(profile, model)
+    cells = {"clean": white_box.table_1(profile, model)["clean"]}
     if CLASSES[profile.dataset(model)] == 100:
-        cells["superclass"] = Evaluation(model, "superclass", profile.white_box.images)
+        cells["superclass"] = Measurement(model, "superclass", profile.white_box.images)
     return cells | {name: by_objective[name] for name in ("untargeted_1", "untargeted_2")}
 
 
-def uncertainty(profile: Profile, model: str) -> Evaluation:
+def uncertainty(profile: Profile, model: str) -> Measurement:
     """Scores of clean and attacked images; the attacked ones under the paper's objective and under the margin."""
     plan = profile.white_box
-    return Evaluation(model, "scores", plan.images, settings={
+    return Measurement(model, "scores", plan.images, settings={
         "epsilon": plan.epsilons[0], "steps": plan.steps[0], "step_size": plan.step_size,
-        "objectives": list(dict.fromkeys([items.objective(profile, model, False), "untargeted_2"]))})
+        "objectives": list(dict.fromkeys([objective(profile, model, False), "untargeted_2"]))})
 
 
 def groups(profile: Profile) -> dict[str, list[str]]:
@@ -52,8 +52,8 @@ def models(profile: Profile) -> list[str]:
     return list(dict.fromkeys([*named, *(profile.variants.uncertainty if profile.variants else [])]))
 
 
-def evaluations(profile: Profile, model: str) -> list[Evaluation]:
-    """Everything that 06_cifar100 evaluates of one model, each evaluation once."""
+def measurements(profile: Profile, model: str) -> list[Measurement]:
+    """Everything that 06_cifar100 measures of one model, each measurement once."""
     specs = []
     if profile.cifar100 and model in profile.cifar100.models:
         specs += table_4(profile, model).values()
@@ -63,4 +63,4 @@ def evaluations(profile: Profile, model: str) -> list[Evaluation]:
         specs += variant(profile, model).values()
     if profile.variants and model in profile.variants.uncertainty:
         specs.append(uncertainty(profile, model))
-    return items.once(profile, specs)
+    return once(profile, specs)

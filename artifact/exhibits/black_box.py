@@ -1,0 +1,126 @@
+"""Black-box attacks: Fig. 4, Table 2-II and Table 3, from receipts."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from artifact.exhibits.exhibit import (
+    NO_PAPER,
+    Item,
+    cell_text,
+    chosen,
+    epsilon_text,
+    evaluation,
+    figure_title,
+    number,
+    pivot,
+    with_interval,
+)
+from artifact.exhibits.style import WIDE, styled
+from artifact.experiment import ROOT, Profile
+from artifact.measurements import black_box
+from artifact.methods import label, short
+
+
+def figure_4(profile: Profile, methods: list[str] | None = None) -> Item:
+    """Fig. 4: accuracy of every target on examples crafted on every substitute."""
+    long = []
+    for substitute in chosen(profile.transfer.models if profile.transfer else [], methods):
+        for (attack, epsilon), spec in black_box.transfer(profile, substitute).items():
+            for target, results in evaluation(profile, spec)["targets"].items():
+                long.append({"attack": attack.upper(), "epsilon": epsilon, "substitute": substitute, "target": target, **number(results)})
+    values = pd.DataFrame(long)
+    away = values[values["substitute"] != values["target"]]
+    worst = away.loc[away["accuracy"].idxmin()]
+    says = (f"the strongest transfer is {worst['attack']} at ε = {epsilon_text(worst['epsilon'])} from "
+            f"{label(profile, worst['substitute'])} to {label(profile, worst['target'])}, which keeps {worst['accuracy']:.1f} %")
+    steps, names = profile.transfer.steps, {model: short(profile, model) for model in profile.transfer.models}
+    return Item("Figure 4", "figure_4", f"Accuracy (%) under transfer attacks (PGD-{steps} and MIM-{steps}, untargeted)", says,
+                values=values.round(4),
+                figure=draw_transfer(values, names, paper_figure_4(), figure_title(profile, "Transfer attacks: accuracy (%)")),
+                notes="Rows: the model the examples are crafted on; columns: the model that they are tried on; framed: the same model, "
+                      "white box. Two scales of colour. Below, the two rows of the paper's figure that our source still has (CIFAR-10); the"
+                      "  order of their columns is inferred, not printed: a lead, not a fact.")
+
+
+def paper_figure_4() -> pd.DataFrame:
+    """The surviving rows of the paper's Fig. 4: attack, epsilon, substitute, target, accuracy (%)."""
+    wide = pd.read_csv(ROOT / "paper" / "figure4_partial.csv", comment="#")
+    long = wide.melt(["substitute", "attack", "eps_256"], var_name="target", value_name="accuracy")
+    return pd.DataFrame({"attack": long["attack"].str.extract("([A-Z]+)")[0], "epsilon": long["eps_256"] / 255,
+                         "substitute": long["substitute"], "target": long["target"].str.replace("AT-", "AT "),
+                         "accuracy": 100 * long["accuracy"]})
+
+
+@styled
+def draw_transfer(data: pd.DataFrame, names: dict, paper: pd.DataFrame, title: str):
+    """Fig. 4: one heat map for each attack and epsilon, white box framed; below, what is left of the paper's.
+
+    `data` has columns attack, epsilon, substitute, target, accuracy (%), `paper` the same with names for models; `names` maps keys to
+    short names.
+    """
+    ours = data.assign(substitute=data["substitute"].map(names), target=data["target"].map(names))
+    panels = list(ours.groupby(["attack", "epsilon"]))
+    most = [10 * np.ceil(part["accuracy"].max() / 10) for part in (ours, paper)]
+    heights = [ours["substitute"].nunique(), paper["substitute"].nunique()]
+    figure, axes = plt.subplots(2, len(panels), figsize=(WIDE, 1.7 + 0.32 * sum(heights)), sharey="row", squeeze=False,
+                                height_ratios=heights)
+    for row, frame, top, who in zip(axes, (ours, paper), most, ("ours", "the paper"), strict=True):
+        for axis, ((attack, epsilon), rows) in zip(row, frame.groupby(["attack", "epsilon"]), strict=False):
+            across, down = list(dict.fromkeys(rows["target"])), list(dict.fromkeys(rows["substitute"]))
+            matrix = rows.pivot(index="substitute", columns="target", values="accuracy").loc[down, across]
+            drawn = axis.imshow(matrix, cmap="cividis", vmin=0, vmax=top, aspect="auto")
+            for (y, x), value in np.ndenumerate(matrix.to_numpy()):
+                axis.text(x, y, f"{value:.0f}", ha="center", va="center", color="white" if value < 0.55 * top else "black",
+                          fontsize="small")
+                if across[x] == down[y]:  # crafted on the very model: white box
+                    axis.add_patch(plt.Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1.6, clip_on=False))
+            axis.set_xticks(range(len(across)), across, rotation=90 if len(across) > 2 else 0)
+            axis.set_yticks(range(len(down)), down)
+            axis.set(title=rf"{attack}, $\varepsilon$ = {epsilon_text(epsilon)}")
+            axis.tick_params(length=0)
+            axis.grid(False)
+        figure.colorbar(drawn, ax=row, label="accuracy (%)")
+        row[0].set_ylabel(f"{who}:\ncrafted on")
+    axes[0][0].figure.supxlabel("tried on", fontsize="medium")
+    figure.suptitle(title)
+    return figure
+
+
+def table_2_spsa(profile: Profile, methods: list[str] | None = None) -> Item:
+    """Table 2, part II: accuracy under SPSA."""
+    long, plan = [], profile.spsa
+    titles = {f"{goal}_{place}": f"SPSA {goal}, ε = {epsilon_text(epsilon)}" for goal in ("tar", "un")
+              for place, epsilon in zip(("8", "16"), plan.epsilons if plan else (), strict=False)}
+    for model in chosen(plan.models if plan else [], methods):
+        cells = {column: number(evaluation(profile, spec)) for column, spec in black_box.spsa(profile, model).items()}
+        long += [{"model": model, "method": label(profile, model), "column": column, "title": titles[column], **cell}
+                 for column, cell in cells.items()]
+    values = pd.DataFrame(long)
+    says = _compare(profile, values, "un_8", titles["un_8"])
+    return Item("Table 2-II", "table_2_spsa", f"Accuracy (%) under SPSA, {plan.evaluations} evaluations a step", says,
+                pivot(values), None, values.round(4),
+                notes=f"{plan.images} images, {plan.steps} Adam steps, learning rate {plan.learning_rate}, δ = {plan.delta}. {NO_PAPER}")
+
+
+def _compare(profile: Profile, values: pd.DataFrame, column: str, title: str) -> str:
+    at = values[values["column"] == column].set_index("model")
+    pair = (profile.find(list(at.index), loss) for loss in ("mmc", "sce"))
+    return f"{title}: " + "; ".join(f"{label(profile, model)} keeps {with_interval(at.loc[model])}" for model in pair if model)
+
+
+def table_3(profile: Profile, methods: list[str] | None = None) -> Item:
+    """Table 3: SPSA with larger batches, beside the white-box attack that it should approach."""
+    plan = profile.spsa
+    (model,) = chosen([plan.table_3_model] if plan else [], methods)
+    name = label(profile, model)
+    values = pd.DataFrame([{"method": name, "evaluations": count, "title": f"batch {count}", **number(evaluation(profile, spec))}
+                           for count, spec in black_box.table_3(profile).items()])
+    first, last = values.iloc[0], values.iloc[-1]
+    if cell_text(first) == cell_text(last):
+        says = f"{name} keeps {with_interval(first)} with {first['evaluations']} evaluations a step and no less with {last['evaluations']}"
+    else:
+        says = (f"from {first['evaluations']} to {last['evaluations']} evaluations a step {name} "
+                f"{'falls' if last['accuracy'] < first['accuracy'] else 'rises'} from {with_interval(first)} to {with_interval(last)}")
+    return Item("Table 3", "table_3", f"Accuracy (%) of {name} under SPSA by batch size, ε = {epsilon_text(plan.epsilons[0])}", says,
+                pivot(values), None, values.round(4), notes=NO_PAPER)

@@ -1,0 +1,123 @@
+"""The claims of the paper's conclusion, each judged by a rule that the profile fixes, on every seed there is."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from artifact.exhibits.exhibit import Item, Missing, NotPlanned, chosen, clean, difference, evaluation, with_difference
+from artifact.exhibits.ladder import kept, strongest
+from artifact.experiment import Profile
+from artifact.measurements import ladder
+from artifact.methods import base
+
+LEVELS = ("holds", "holds in part", "does not hold")
+ROLES = {"sce": "SCE", "mmc": "MMC", "at_sce": "AT_un of SCE", "at_mmc": "AT_un of MMC"}
+
+
+@dataclass(frozen=True)
+class Cast:
+    """The models that the claims are about, from one seed; None where there is none."""
+
+    seed: int
+    sce: str | None
+    mmc: str | None
+    at_sce: str | None
+    at_mmc: str | None
+
+
+def casts(profile: Profile, methods: list[str]) -> list[Cast]:
+    """SCE and MMC without and with adversarial training among `methods`: the verdict's own rows first, then each further seed's."""
+    own = [profile.find([model for model in profile.verdict.models if model in methods], loss, adversarial)
+           for adversarial in (None, "untargeted") for loss in ("sce", "mmc")]
+    by_seed = {profile.models[key].seed: {} for model in own if model for key in profile.seeds_of(model)}
+    for place, model in enumerate(own):
+        for key in profile.seeds_of(model) if model else ():
+            if key in methods:
+                by_seed[profile.models[key].seed][place] = key
+    return [Cast(seed, *map(found.get, range(4))) for seed, found in by_seed.items() if found] or [Cast(0, None, None, None, None)]
+
+
+def claims(profile: Profile, methods: list[str] | None = None) -> Item:
+    """The four claims of the paper's conclusion, each judged by a rule that the profile fixes, on every seed there is."""
+    chosen(profile.verdict.models if profile.verdict else [], methods)  # NotPlanned where none has a part in it
+    rules = profile.verdict.rules
+    cast, *others = casts(profile, methods or ladder.models(profile))
+    judges = {"(i) reliable robustness under strong adaptive attacks": (_claim_robust, ("sce", "mmc")),
+              "(ii) clean accuracy comparable to SCE": (_claim_clean, ("sce", "mmc")),
+              "(iii) little extra computation": (_claim_time, ("sce", "mmc")),
+              "(iv) compatible with adversarial training": (_claim_training, ("mmc", "at_sce", "at_mmc"))}
+    rows = {}
+    for claim, (judge, needed) in judges.items():
+        if lacking := [name for name in needed if getattr(cast, name) is None]:
+            rows[claim] = {"verdict": "not judged", "measured": f"needs {' and '.join(ROLES[name] for name in lacking)}, not here",
+                           "rule": "–"}
+            continue
+        try:
+            rule, measured, level = judge(profile, rules, cast)
+        except Missing as missing:
+            rows[claim] = {"verdict": "not judged", "measured": f"not made yet: {missing}", "rule": "–"}
+            continue
+        away = []
+        for other in others if judge is not _claim_time else ():  # a step's time does not depend on the seed
+            if None in [getattr(other, name) for name in needed]:
+                continue
+            try:
+                _, again, found = judge(profile, rules, other)
+            except Missing:
+                away.append(str(other.seed))
+                continue
+            measured, level = f"{measured}; seed {other.seed}: {again}", max(level, found)
+        measured += f"; seed{'s' * (len(away) > 1)} {' and '.join(away)}: not made yet" if away else ""
+        rows[claim] = {"verdict": LEVELS[level], "measured": measured, "rule": rule}
+    table = pd.DataFrame(rows).T
+    if set(table["verdict"]) == {"not judged"}:
+        raise NotPlanned("the claims are about SCE and MMC")
+    values = table.rename_axis("claim").reset_index()
+    says = "; ".join(f"{claim}: {row.verdict}" for claim, row in table.iterrows())
+    several = " A claim holds where it holds on every seed." if others else ""
+    return Item("Verdict", "verdict", "What holds of the paper's conclusion", says, table, None, values,
+                notes="Judged by fixed rules (verdict.rules of the profile) from receipts alone"
+                      + ("." if profile.comparable else
+                         ", on models not trained as the paper trained: a verdict about these models, not about the paper.") + several)
+
+
+def _claim_robust(profile, rules, cast):
+    left, paper = strongest(profile, cast.mmc), kept(profile, ladder.rungs(profile, cast.mmc)["untargeted_1"])
+    gap = 100 * (paper.mean() - left.mean())
+    over, low, high = difference(left, strongest(profile, cast.sce))
+    rule = (
+        f"the strongest attack takes at most {rules.attack_gap:g} points more than the paper's own, and leaves significantly more "
+        "than SCE keeps; in part: the second alone"
+    )
+    measured = (f"{base(profile, cast.mmc)}: {100 * paper.mean():.1f} under the paper's attack, {100 * left.mean():.1f} under the "
+                f"strongest ({gap:.1f} less); over SCE by {with_difference((over, low, high))}")
+    return rule, measured, 2 if low <= 0 else 0 if gap <= rules.attack_gap else 1
+
+
+def _claim_clean(profile, rules, cast):
+    mine, theirs = (clean(profile, model, None) for model in (cast.mmc, cast.sce))
+    gap, low, high = difference(mine, theirs)
+    rule = f"{base(profile, cast.mmc)} loses less than {rules.clean_gap:g} point to SCE, at 95 %; in part: as an estimate"
+    measured = f"{100 * mine.mean():.1f} against {100 * theirs.mean():.1f}: {with_difference((gap, low, high))} on {len(mine)} images"
+    return rule, measured, 0 if low >= -rules.clean_gap else 1 if gap >= -rules.clean_gap else 2
+
+
+def _claim_time(profile, rules, cast):
+    results = evaluation(profile, ladder.step_time(profile, cast.mmc, cast.sce))
+    extra, ratios = results["ratio"] - 1, results["ratios"]
+    rule = f"a training step takes at most {100 * rules.extra_time:g} % longer than SCE's; in part: three times that"
+    measured = (
+        f"{100 * extra:+.1f} % (median of {len(ratios)} alternating blocks, {100 * (ratios[0] - 1):+.1f} to {100 * (ratios[-1] - 1):+.1f})"
+    )
+    return rule, measured, 0 if extra <= rules.extra_time else 1 if extra <= 3 * rules.extra_time else 2
+
+
+def _claim_training(profile, rules, cast):
+    mine, theirs, without = (strongest(profile, model) for model in (cast.at_mmc, cast.at_sce, cast.mmc))
+    over, low, high = difference(mine, theirs)
+    gain, least, most = difference(mine, without)
+    rule = (f"adversarially trained, {base(profile, cast.mmc)} keeps significantly more than SCE under the strongest attack; "
+            "in part: not significantly less, and significantly more than without adversarial training")
+    measured = (f"AT {base(profile, cast.mmc)} {100 * mine.mean():.1f}; over AT SCE by {with_difference((over, low, high))}, "
+                f"over {base(profile, cast.mmc)} by {with_difference((gain, least, most))}")
+    return rule, measured, 0 if low > 0 else 1 if high >= 0 and least > 0 else 2

@@ -1,0 +1,290 @@
+"""White-box attacks: Table 1, the same PGD by objective, by steps and by epsilon, Table 2-I and Fig. 3b, from receipts."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from artifact.exhibits.exhibit import (
+    NO_PAPER,
+    Item,
+    NotPlanned,
+    chosen,
+    column_title,
+    correct,
+    distortion,
+    epsilon_text,
+    evaluation,
+    figure_title,
+    looks,
+    number,
+    paper_table,
+    pivot,
+    verdict,
+    with_interval,
+    worst,
+)
+from artifact.exhibits.style import NARROW, WIDE, error, styled
+from artifact.experiment import Profile
+from artifact.measurements import white_box
+from artifact.methods import OBJECTIVES, label, mathtext, paper_label
+
+
+def table_1(profile: Profile, methods: list[str] | None = None) -> Item:
+    """Table 1: white-box PGD, ten rows."""
+    methods = methods or profile.white_box.models
+    printed, long = paper_table("table1.csv"), []
+    for model in methods:
+        cells = {column: number(evaluation(profile, spec)) for column, spec in white_box.table_1(profile, model).items()}
+        for column, cell in cells.items():
+            paper = printed[column].get(paper_label(profile, model))
+            long.append({"method": label(profile, model), "column": column, "title": column_title(profile, column), **cell, "paper": paper,
+                         "verdict": verdict(profile, cell["accuracy"], paper)})
+    values = pd.DataFrame(long)
+    papers = printed.rename(columns=_paper_title)
+    return Item(
+        "Table 1",
+        "table_1",
+        "White-box PGD: accuracy (%) against the true label",
+        _table_1_says(profile, values),
+        pivot(values),
+        papers,
+        values.round(4),
+        notes="A targeted attack can leave less than an untargeted one: L_Ada^{un,1} pushes a feature away from its own center, not "
+        "across a boundary, and that is a finding, not a fault. MMC rows under the adaptive objectives L_Ada^{un,1} and L_Ada^{tar,1}, "
+        "the others under cross-entropy, as in the paper. "
+        f"{profile.white_box.images} test images, {profile.white_box.restarts} random start{'s' * (profile.white_box.restarts > 1)}, "
+        "best iterate kept."
+        + "".join(
+            f" AT rows: {network.steps} step{'s' * (network.steps > 1)} of {epsilon_text(network.step_size)}"
+            f"{' from a noisy start (N-FGSM)' * (network.noise > 0)} at ε = {epsilon_text(network.epsilon)}."
+            for network in profile.at_networks()
+        ),
+    )
+
+
+def _paper_title(column: str) -> str:
+    attack, _, rest = column.partition("_")
+    return "Clean" if column == "clean" else f"PGD-{attack.removeprefix('pgd')} {rest.replace('_', ', ε = ')}/255"
+
+
+def _table_1_says(profile, values) -> str:
+    column = "pgd50_un_8"
+    at = values[values["column"] == column].set_index("method")
+    parts = [
+        f"under {column_title(profile, column)}, {' and '.join(f'{name} keeps {with_interval(at.loc[name])}' for name in found)}"
+    ] if (found := [name for name in ("MMC-10", "SCE") if name in at.index]) else []
+    if profile.comparable:
+        judged = values[values["verdict"].isin(["reproduced", "near", "differs"])]["verdict"].value_counts()
+        parts.append(", ".join(f"{count} cells {name}" for name, count in judged.items()))
+    return "; ".join(parts)
+
+
+def objectives(profile: Profile, methods: list[str] | None = None) -> Item:
+    """The same PGD under each objective: what the choice of objective hides."""
+    methods = methods or profile.white_box.models
+    long, masked = [], {}
+    for model in methods:
+        specs = white_box.objectives(profile, model)
+        cells = {name: number(evaluation(profile, spec)) for name, spec in specs.items()}
+        cells["worst"] = worst([correct(profile, spec) for spec in specs.values()])
+        masked[label(profile, model)] = f"{100 * evaluation(profile, specs['cross_entropy'])['zero_gradients']:.1f}"
+        long += [{"model": model, "method": label(profile, model), "objective": name, "title": OBJECTIVES[name].name, **cell}
+                 for name, cell in cells.items()]
+    values = pd.DataFrame(long).round(4)
+    steps, epsilon = profile.white_box.steps[1], epsilon_text(profile.white_box.epsilons[0])
+    title = f"Accuracy (%) under PGD-{steps} un, ε = {epsilon}, by the attack's objective"
+    says = "no MMC here"
+    if mmc := profile.find(methods, "mmc"):
+        at = values[values["model"] == mmc].set_index("objective")
+        says = (f"{label(profile, mmc)} seems to keep {with_interval(at.loc['cross_entropy'])} under cross-entropy, whose gradient is "
+                f"exactly zero on {masked[label(profile, mmc)]} % of the images; the paper's adaptive objective leaves "
+                f"{with_interval(at.loc['untargeted_1'])}, the margin {with_interval(at.loc['untargeted_2'])}")
+    return Item("Objectives", "objectives", title, says,
+                pivot(values).assign(**{"zero gradients of cross-entropy (%)": masked}), None, values,
+                draw_objectives(values, looks(profile, methods), figure_title(profile, title)),
+                "Beyond the paper. Worst case: per image over the three.")
+
+
+@styled
+def draw_objectives(data: pd.DataFrame, looks: dict, title: str):
+    """Accuracy of each model under each objective, the largest gap first; `data`: model, objective, accuracy, low, high (%)."""
+    shown = ("cross_entropy", "untargeted_1", "untargeted_2", "worst")
+    by = data.set_index(["model", "objective"])["accuracy"]
+    models = sorted(looks, key=lambda model: by[model, "worst"] - by[model, "cross_entropy"])
+    figure, axis = plt.subplots(figsize=(WIDE, 0.9 + 0.5 * len(models)))
+    for place, name in enumerate(shown):
+        rows = data[data["objective"] == name].set_index("model").loc[models]
+        where = [index + (place - 1.5) * 0.2 for index in range(len(models))]
+        axis.barh(where, rows["accuracy"], 0.2, color=OBJECTIVES[name].colour, label=mathtext(OBJECTIVES[name].name), xerr=error(rows),
+                  error_kw={"elinewidth": 0.7, "ecolor": "0.35"})
+        for y, accuracy, high in zip(where, rows["accuracy"], rows["high"], strict=True):
+            axis.annotate(f"{accuracy:.1f}", (high, y), (3, 0), textcoords="offset points", va="center", fontsize="x-small")
+    axis.set_yticks(range(len(models)), [looks[model]["label"] for model in models])
+    axis.set(xlabel="accuracy (%)", xlim=(0, min(100, 1.12 * data["high"].max())), title=title)
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+    figure.legend(loc="outside lower center", ncols=4)
+    return figure
+
+
+def convergence(profile: Profile, methods: list[str] | None = None) -> Item:
+    """PGD with ever more steps."""
+    methods, long = chosen(profile.white_box.convergence_models, methods), []
+    for model in methods:
+        cells = {steps: number(evaluation(profile, spec)) for steps, spec in white_box.convergence(profile, model).items()}
+        long += [{"model": model, "method": label(profile, model), "steps": steps, "title": f"PGD-{steps}", **cell}
+                 for steps, cell in cells.items()]
+    values = pd.DataFrame(long)
+    last, settled = profile.white_box.convergence_steps[-1], profile.white_box.steps[1]
+    by_steps = values.set_index(["model", "steps"])["accuracy"]
+    says = "; ".join(
+        f"{label(profile, m)}: {by_steps[m, settled] - by_steps[m, last]:.1f} points from PGD-{settled} to PGD-{last}" for m in methods
+    )
+    return Item("Convergence", "convergence", f"Accuracy (%) under PGD un, ε = {epsilon_text(profile.white_box.epsilons[0])}, by steps",
+                says, pivot(values), None, values.round(4),
+                notes='The check of Sec. 4.3: "the accuracy converges compared to PGD-50".')
+
+
+def curve(profile: Profile, methods: list[str] | None = None) -> Item:
+    """Accuracy against epsilon under the margin objective."""
+    methods = methods or profile.white_box.models
+    long = []
+    for model in methods:
+        long.append({"model": model, "epsilon": 0.0, **number(evaluation(profile, white_box.table_1(profile, model)["clean"]))})
+        long += [
+            {"model": model, "epsilon": epsilon, **number(evaluation(profile, spec))}
+            for epsilon, spec in white_box.curve(profile, model).items()
+        ]
+    values = pd.DataFrame(long)
+    most = values[values["epsilon"] == values["epsilon"].max()]
+    best = most.loc[most["accuracy"].idxmax()]
+    says = (
+        f"at ε = {epsilon_text(best['epsilon'])} the most robust model is {label(profile, best['model'])}, which "
+        f"keeps {with_interval(best)}"
+    )
+    title = f"PGD-{profile.white_box.steps[0]} with the margin objective"
+    return Item("Curve", "accuracy_against_epsilon", "Accuracy against epsilon", says, values=values.round(4),
+                figure=draw_curve(values, looks(profile, methods), figure_title(profile, title)),
+                notes="Beyond the paper.")
+
+
+@styled
+def draw_curve(data: pd.DataFrame, looks: dict, title: str):
+    """Accuracy against epsilon, the intervals of standard training shaded; `data`: model, epsilon, accuracy, low, high (%)."""
+    figure, axis = plt.subplots(figsize=(NARROW, 2.9))
+    for model, own in looks.items():
+        rows = data[data["model"] == model]
+        if len(looks) <= 4 or own["label"] in ("SCE", "MMC-10"):  # ten bands would be mud
+            axis.fill_between(rows["epsilon"], rows["low"], rows["high"], color=own["color"], alpha=0.15, linewidth=0)
+        axis.plot(rows["epsilon"], rows["accuracy"], **own)
+    places = sorted(set(data["epsilon"]))
+    whole = all(abs(place * 255 - round(place * 255)) < 1e-6 for place in places)
+    axis.set_xticks(places, [f"{place * 255:.0f}" if whole else f"{place:g}" for place in places])
+    axis.set(xlabel=r"$\varepsilon$ ($\ell_\infty$, in 1/255)" if whole else r"$\varepsilon$ ($\ell_\infty$)", ylabel="accuracy (%)",
+             ylim=(0, 100), title=title)
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def table_2_distortion(profile: Profile, methods: list[str] | None = None) -> Item:
+    """Table 2, part I: mean minimal l_2 distortion under C&W."""
+    plan, long = profile.carlini_wagner, []
+    for model in chosen(plan.models if plan else [], methods):
+        long += [{"model": model, "method": label(profile, model), "goal": goal, "title": f"C&W {goal}",
+                  **distortion(evaluation(profile, spec))} for goal, spec in white_box.carlini_wagner(profile, model).items()]
+    values = pd.DataFrame(long)
+    by = values.set_index(["model", "goal"])
+    least = 100 * values["success"].min()
+    says = "found for every image" if least == 100 else f"found for at least {least:.1f} % of the images"
+    there = list(dict.fromkeys(values["model"]))
+    mmc, sce = (profile.find(there, loss) for loss in ("mmc", "sce"))
+    if mmc and sce:
+        ours, theirs = by.loc[(mmc, "un")], by.loc[(sce, "un")]
+        error = (ours["standard_error"] ** 2 + theirs["standard_error"] ** 2) ** 0.5
+        gap = ours["mean_distortion"] - theirs["mean_distortion"]
+        word = "more than" if gap > 1.96 * error else "less than" if gap < -1.96 * error else "no different, at 95 %, from"
+        says = (f"untargeted, {label(profile, mmc)} takes a mean distortion of {ours['mean_distortion']:.3f}, {word} SCE's "
+                f"{theirs['mean_distortion']:.3f} (difference {gap:.3f} ± {1.96 * error:.3f}); {says}")
+    return Item("Table 2-I", "table_2_distortion", "Mean minimal l_2 distortion under C&W", says, pivot(values), None, values.round(6),
+                notes=f"{plan.images} images, {plan.binary_search_steps} binary-search steps of {plan.steps} iterations, "
+                f"c0 = {plan.initial_const}, learning rate {plan.learning_rate}; 0 where the clean image is misclassified. {NO_PAPER}")
+
+
+def figure_3b(profile: Profile, methods: list[str] | None = None) -> Item:
+    """Fig. 3b: how each objective moves a 2-D feature."""
+    if not profile.plane or (methods and profile.plane_beside() not in methods):
+        raise NotPlanned("this profile does not draw it for these models")
+    results = evaluation(profile, white_box.plane(profile))
+    long = [{"input": place, "objective": name, "step": step, "x": x, "y": y}
+            for name, paths in results["paths"].items() for place, path in enumerate(paths) for step, (x, y) in enumerate(path)]
+    values = pd.DataFrame(long)
+    moved = {name: sum(((path[-1][0] - path[0][0]) ** 2 + (path[-1][1] - path[0][1]) ** 2) ** 0.5 for path in paths) / len(paths)
+             for name, paths in results["paths"].items()}
+    labels, centers = results["labels"], results["centers"]
+    fooled = {name: [first_fooled(path, centers, labels[index]) for path, index in zip(paths, results["inputs"], strict=True)]
+              for name, paths in results["paths"].items()}
+    says = (f"fooled first at step {_steps(fooled['untargeted_1'])} under the untargeted and {_steps(fooled['targeted_1'])} under the "
+            f"targeted adaptive objective, {_steps(fooled['cross_entropy'])} under cross-entropy; after {profile.plane.steps} steps "
+            f"the feature has moved {moved['untargeted_1']:.2f} under the untargeted and "
+            f"{moved['targeted_1']:.2f} under the targeted adaptive objective, {moved['cross_entropy']:.2f} under cross-entropy")
+    title = figure_title(profile, f"PGD-{profile.plane.steps} in a 2-D feature space, ε = {profile.plane.epsilon:g}")
+    return Item("Figure 3b", "figure_3b", "Adaptive and non-adaptive attacks in a two-dimensional feature space", says, values=values,
+                figure=draw_attack_paths(results, title), notes="Stars: the clean inputs. Crosses: the class centers.")
+
+
+def _steps(found: list[int | None]) -> str:
+    return " and ".join("never" if step is None else str(step) for step in found)
+
+
+@styled
+def draw_attack_paths(results: dict, title: str):
+    """Fig. 3b: the test features by class, and where each objective drives the attacked inputs; `results` from the receipt.
+
+    A cross marks the first step at which the nearest center is no longer the input's class.
+    """
+    marked = ((10, 3.5), (50, 6.0))  # steps and their markers' sizes
+    drawn = {"cross_entropy": ("cross-entropy, not adaptive", "#606060"),
+             "untargeted_1": (mathtext(OBJECTIVES["untargeted_1"].name), "#0072B2"),
+             "targeted_1": (mathtext(OBJECTIVES["targeted_1"].name), OBJECTIVES["targeted_1"].colour)}
+    inputs, centers, labels = results["inputs"], np.array(results["centers"]), np.array(results["labels"])
+    points = np.array(results["features"])
+    span = 1.55 * np.linalg.norm(centers, axis=1).max()
+    white = {"color": "white", "linewidth": 3.2, "solid_capstyle": "round"}
+    figure, axes = plt.subplots(1, len(inputs), figsize=(WIDE, 3.9), sharey=True, squeeze=False)
+    for place, axis in enumerate(axes[0]):
+        axis.scatter(*points.T, c=labels, cmap="tab10", s=3, alpha=0.18, linewidths=0, rasterized=True)
+        for own, center in enumerate(centers):  # outside the ring, where no path ends
+            axis.plot(*center, "+", color="black", markersize=5, markeredgewidth=0.8, zorder=3)
+            axis.annotate(str(own), 1.14 * center, ha="center", va="center", color="0.25", weight="bold")
+        for name, (text, colour) in drawn.items():
+            path = np.array(results["paths"][name][place])
+            axis.plot(*path.T, zorder=4, **white)
+            axis.plot(*path.T, color=colour, linewidth=1.3, label=text, zorder=5)
+            for step, size in (mark for mark in marked if mark[0] < len(path)):
+                axis.plot(*path[step], "o", color=colour, markersize=size, markeredgecolor="white", markeredgewidth=0.6, zorder=6)
+            if (step := first_fooled(path, centers, labels[inputs[place]])) is not None:
+                axis.plot(*path[step], "X", color=colour, markersize=8, markeredgecolor="white", markeredgewidth=0.7, zorder=7)
+            out = np.flatnonzero(np.abs(path).max(1) > span)
+            if len(out):  # the path goes on beyond the panel: an arrow at the border
+                last, past = path[out[0] - 1], path[out[0]]
+                reach = min((0.99 * span - s * a) / (s * (b - a)) for a, b in zip(last, past, strict=True) for s in (1, -1) if s * b > span)
+                arrow = {"arrowstyle": "-|>", "color": colour, "shrinkA": 0, "shrinkB": 0}
+                axis.annotate("", last + reach * (past - last), last, arrowprops=arrow, zorder=7)
+        axis.plot(*results["paths"]["cross_entropy"][place][0], "*", color="black", markersize=11, markeredgecolor="white", zorder=8)
+        axis.set(title=f"input {place + 1}: class {labels[inputs[place]]}, target {results['targets'][place]}", xlabel="$z_1$",
+                 xlim=(-span, span), ylim=(-span, span), aspect="equal")
+        axis.grid(False)
+    axes[0][0].set_ylabel("$z_2$")
+    for text, marker, size in (("clean input", "*", 9), ("Iter-10", "o", 3.5), ("Iter-50", "o", 6), ("first misclassified", "X", 7)):
+        axes[0][0].plot([], [], marker, color="black", markersize=size, linestyle="none", label=text)
+    handles, texts = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, texts, loc="outside lower center", ncols=4)
+    figure.suptitle(title)
+    return figure
+
+
+def first_fooled(path, centers, label) -> int | None:
+    """The first step of a path of features whose nearest center is not its class's, which is what MMC predicts; None if there is none."""
+    distance = np.linalg.norm(np.asarray(path)[:, None] - np.asarray(centers)[None], axis=2)
+    wrong = np.flatnonzero(distance.argmin(1) != label)
+    return int(wrong[0]) if len(wrong) else None
