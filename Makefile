@@ -79,7 +79,7 @@ lint: $(READY)  ## ruff on everything, mypy on mmclib
 	$(PYTHON) -m mypy
 
 lab: $(READY)  ## JupyterLab on the notebooks
-	$(PYTHON) -m jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb
+	$(PYTHON) -m jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb
 
 bench: $(READY)  ## speed against the field's libraries and a plain training loop, as ratios in one run
 	$(PYTHON) benchmarks/training.py

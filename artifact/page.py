@@ -9,13 +9,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from artifact import methods
-from artifact.exhibits.exhibit import cell_number, cell_text, worded
+from artifact.exhibits.exhibit import cell_number, cell_text
 from artifact.experiment import Profile, read_receipt, results_folder
 
 CHIPS = {"holds": "holds", "holds in part": "part", "does not hold": "fails", "not judged": "open"}  # a verdict's class in the template
 GROUPS = ("The paper", "Beyond it", "Can it be trusted?")
 TRUST = ("convergence", "indicators", "equal_passes", "self_checks", "verdict", "claims")
 _CHECKED = re.compile(r"(?P<outcome>ok|FLAG) \((?P<measured>.+)\)")
+_WITH_INTERVAL = re.compile(r"(?P<number>[\d.]+) \[(?P<low>[\d.]+), (?P<high>[\d.]+)\](?: \((?P<rest>.+)\))?")
 _ATTACKED = re.compile(r"(?P<attack>.+?) (?P<goal>tar|un|margin), ε = (?P<epsilon>.+)")
 
 
@@ -52,10 +53,18 @@ class Grid:
         return f"{legend[:1].upper()}{legend[1:]}." if legend else ""
 
 
+def symbols(text: str) -> Markup:
+    """Text as the page writes it: escaped, objectives by name, subscripts, powers and minus signs, no line that begins with "%"."""
+    text = re.sub(r"\b(?:un)?targeted_[12]\b", lambda match: methods.OBJECTIVES[match[0]].name.removesuffix(" (margin)"), str(text))
+    text = re.sub(r"(?<![\w)])-(?=\d)", "−", re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", text))
+    text = re.sub(r"σ_(k\N{COMBINING TILDE}?)", r"σ<sub>\1</sub>", methods.html(text))
+    return Markup(re.sub(r"\b([eC])\^(?:\(((?:[^()]|\([^()]*\))*)\)|(\w+))", r"\1<sup>\2\3</sup>", text))
+
+
 def _environment() -> Environment:
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, autoescape=True,
                               trim_blocks=True, lstrip_blocks=True)
-    environment.filters["symbols"] = lambda text: Markup(methods.html(str(text)))
+    environment.filters["symbols"] = symbols
     return environment
 
 
@@ -111,9 +120,7 @@ def grid(item) -> Grid | None:
         for column, text in zip(columns, texts, strict=True):
             number = item.numbers.get((name, column))
             if number is None:
-                checked = _CHECKED.fullmatch(str(text))
-                cells.append(Cell(checked["outcome"], checked["measured"], best=checked["outcome"] == "FLAG") if checked
-                             else Cell("" if pd.isna(text) else str(text)))
+                cells.append(_text_cell(text))
                 continue
             paper = number.get("paper")
             peers = [cell_number(found) for (_, place), found in item.numbers.items() if place == column]
@@ -126,7 +133,17 @@ def grid(item) -> Grid | None:
         names = [name for name, _ in rows]
         turned = [(column, [cells[place] for _, cells in rows]) for place, column in enumerate(columns)]
         return Grid(caption, header(names), turned, [False] * len(names), names, turned=True)
-    return Grid(caption, heads, rows, worded(table), columns)
+    sentences = [any(re.search("[a-z]{4}", cells[place].text) for _, cells in rows) for place in range(len(columns))]
+    return Grid(caption, heads, rows, sentences, columns)
+
+
+def _text_cell(text) -> Cell:
+    """A cell of a table whose numbers are text already: what stands in brackets behind the number or the outcome stands small below."""
+    if checked := _CHECKED.fullmatch(str(text)):
+        return Cell(checked["outcome"], checked["measured"], best=checked["outcome"] == "FLAG")
+    if number := _WITH_INTERVAL.fullmatch(str(text)):
+        return Cell(number["number"], ", ".join(filter(None, (f"{number['low']}–{number['high']}", number["rest"]))))
+    return Cell("" if pd.isna(text) else str(text))
 
 
 def header(columns: list[str]) -> list[list[tuple[str, int, int]]]:

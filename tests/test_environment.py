@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from artifact.experiment import ROOT
+from mmclib import __version__
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -82,6 +83,17 @@ case "$*" in *--torch-backend*) exit {int(fails)};; esac
     asked = (tmp_path / "asked").read_text().splitlines()
     assert asked == [f"pip install --quiet --python .venv/bin/python {what}" for what in installed]
     assert (tmp_path / ".venv" / "ready").read_text().strip() == str(tmp_path.resolve())
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="no make here")
+def test_lab_starts_for_root_too_as_in_a_container():
+    planned = subprocess.run(["make", "--dry-run", "lab"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert ("jupyter lab --allow-root" in planned) == (os.getuid() == 0) and "jupyter lab" in planned
+
+
+def test_the_version_is_the_same_wherever_it_is_written():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]
+    assert PROJECT["version"] == cited == __version__
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.name)

@@ -105,6 +105,7 @@ def test_a_page_opens_with_the_verdicts_and_marks_the_best(tmp_path):
     assert text.index('class="chips"') < text.index('src="ladder.png"') < text.index("<nav") < text.index('id="table_1"')
     cells = {cell.text: cell for name, row in page.grid(made[0]).rows for cell in row if name == "MMC-10"}
     assert cells["71.5"].best and cells["8.0"].paper == "24.8" and cells["8.0"].interval == "5.0–12.6"
+    assert '<a href="ladder.png"><img src="ladder.png"' in text  # on a phone a figure is read in its own size
 
 
 def test_a_table_too_wide_for_the_page_is_turned_and_its_text_checks_are_short():
@@ -119,13 +120,42 @@ def test_a_table_too_wide_for_the_page_is_turned_and_its_text_checks_are_short()
     assert not page.grid(report.Item("Table", "table", "A title", "It says", table[checks[:4]], None, pd.DataFrame({"ok": [True]}))).turned
 
 
+@pytest.mark.parametrize(("plain", "html"), [
+    ("8.5 by untargeted_1, no multi_targeted", "8.5 by L<sub>Ada</sub><sup>un,1</sup>, no multi_targeted"),
+    ("MMC-10 keeps 69.8 %: -7.0 points [-13.3, +0.6] on 2026-11-25",
+     "MMC-10 keeps 69.8\N{NO-BREAK SPACE}%: −7.0 points [−13.3, +0.6] on 2026-11-25"),
+    ("log(e^C - 1) as C^(-(d-2)/2)", "log(e<sup>C</sup> - 1) as C<sup>-(d-2)/2</sup>"),
+    ("σ_k < σ_k\N{COMBINING TILDE} & <b>", "σ<sub>k</sub> &lt; σ<sub>k\N{COMBINING TILDE}</sub> &amp; &lt;b&gt;"),
+])
+def test_the_page_writes_no_name_power_or_minus_sign_raw(plain, html):
+    assert page.symbols(plain) == html
+
+
+def test_a_number_that_is_text_has_its_interval_below_it_and_stands_right():
+    table = pd.DataFrame({"right from wrong": {"SCE": "0.830 [0.761, 0.883] (81 wrong)", "MMC-10": "–"},
+                          "found": {"SCE": "it holds", "MMC-10": ""}})
+    found = page.grid(report.Item("Uncertainty", "uncertainty", "A title", "It says", table, None, pd.DataFrame({"ok": [True]})))
+    number, words = found.rows[0][1]
+    assert (number.text, number.interval, words.text, words.interval) == ("0.830", "0.761–0.883, 81 wrong", "it holds", "")
+    assert found.words == [False, True] and found.legend == "Small: 95 % intervals."
+
+
+def test_only_a_table_of_sentences_is_read_downwards_on_a_phone(tmp_path):
+    profile = experiment.load_profile("quick")
+    made = [report.ITEMS[name](profile) for name in ("Table 1", "Uncertainty", "Verdict", "Claims")]
+    text = page.write(profile, tmp_path, made).read_text()
+    stacked = {part.partition('"')[0]: '<table class="read">' in part for part in text.split('<section id="')[1:]}
+    assert stacked == {"table_1": False, "uncertainty": False, "verdict": True, "claims": True}
+    assert '<p class="notes"><br>' not in text
+
+
 def test_every_table_of_accuracies_has_intervals_on_the_page(tmp_path):
     profile = experiment.load_profile("quick")
     made = {name: report.ITEMS[name](profile) for name in ("Table 2-I", "Table 2-III", "Table 3", "Table 4", "Ladder")}
     text = page.write(profile, tmp_path, list(made.values())).read_text()
     for stem, section in ((part.partition('"')[0], part) for part in text.split('<section id="')[1:]):
         numbers, intervals = len(re.findall(r"<td>(?:<b>)?\d", section)), section.count("<small>")
-        assert 0 < intervals == numbers and "95 % intervals" in section, stem
+        assert 0 < intervals == numbers and "95\N{NO-BREAK SPACE}% intervals" in section, stem
     assert made["Ladder"].numbers["SCE", "worst case"]["accuracy"] == 0
 
 
