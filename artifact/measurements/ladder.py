@@ -13,8 +13,10 @@ PRESET = ("mmc", "mmc-rand", "mmlda")  # losses whose logits are distances to ce
 
 
 def titles(profile: Profile) -> list[str]:
-    """The rungs' names that the profile's ladder has a column for, in their order: an optional one where it is asked for."""
-    return [title for name, title in RUNGS.items() if name not in (*BY_SCALE, "malt") or name in profile.verdict.more_rungs]
+    """The names of the rungs that the profile's ladder has, in their order: optional ones and AutoAttack where it asks for them."""
+    plan = profile.verdict
+    left_out = {*BY_SCALE, "malt"} - set(plan.more_rungs) | ({"autoattack"} if not plan.autoattack else set())
+    return [title for name, title in RUNGS.items() if name not in left_out]
 
 
 def rungs(profile: Profile, model: str) -> dict[str, Measurement]:

@@ -67,7 +67,9 @@ def test_what_a_profile_does_not_ask_for_is_not_made(tmp_path):
     profile = load(tmp_path, distances=None, indicators=None, matched=None, more_rungs=[])
     assert ladder.deeper(profile, "mmc-10") == []
     assert list(ladder.rungs(profile, "sce")) == ["cross_entropy", "untargeted_1", "untargeted_2", "restarts", "multi_targeted"]
-    assert RUNGS["pma"] not in ladder.titles(profile) and len(ladder.titles(profile)) == 7
+    assert not {RUNGS["pma"], RUNGS["autoattack"]} & set(ladder.titles(profile)) and len(ladder.titles(profile)) == 6
+    profile.verdict.autoattack.append("sce")
+    assert ladder.titles(profile)[-1] == RUNGS["autoattack"]
     for build in EXHIBITS:
         with pytest.raises(exhibit.NotPlanned):
             build(profile)
