@@ -195,10 +195,6 @@ def worded(table: pd.DataFrame) -> list[bool]:
     return [bool(table.iloc[:, place].astype(str).str.contains("[a-z]{4}").any()) for place in range(table.shape[1])]
 
 
-def shown(cell: dict) -> str:
-    return f"{cell['accuracy']:.1f}"
-
-
 def with_interval(cell: dict) -> str:
     return f"{cell['accuracy']:.1f} % [{cell['low']:.1f}, {cell['high']:.1f}]"
 
