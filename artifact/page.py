@@ -1,5 +1,6 @@
 """One HTML page that shows every figure and table of a profile: what came out first, the paper's numbers inside the tables."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,11 +77,16 @@ def write(profile: Profile, folder: Path, items: list) -> Path:
     text = _environment().get_template("report.html.j2").render(
         profile=profile, groups={name: found for name, found in groups.items() if found}, grids={item.stem: grid(item) for item in items},
         ladder=by_stem.get("ladder"), headline=headline(profile, by_stem.get("ladder")), chips=CHIPS, claims=dict(claims),
-        made=provenance(profile))
+        sources={item.stem: _sources(item, folder) for item in items}, made=provenance(profile))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "index.html"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def _sources(item, folder: Path) -> list[tuple[str, str]]:
+    """The receipts that an item was drawn from: address as seen from the page, and model and file."""
+    return [(Path(os.path.relpath(path, folder)).as_posix(), f"{path.parent.name}/{path.stem}") for path in item.receipts]
 
 
 def _group(item) -> str:

@@ -5,10 +5,13 @@ settings that it holds, the checksum of its content, and every accuracy from the
 cut or flipped is named with the remedy, and never drawn.
 """
 
+import contextlib
+import contextvars
 import hashlib
 import json
 import os
 import statistics
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ from mmclib.intervals import wilson_interval
 REVISION = 1
 KEYS = {"identity", "kind", "model", "model_identity", "checkpoint_sha256", "target_sha256", "data", "config", "results", "provenance",
         "sha256"}
+_READ: contextvars.ContextVar[dict[Path, None] | None] = contextvars.ContextVar("_READ", default=None)
 SHARES = ("accuracy", "test_accuracy", "success", "zero_gradients")
 
 
@@ -78,7 +82,19 @@ def read_receipt(path: Path) -> dict:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise ValueError(f"{path} is damaged ({_words(error)}); delete it and run the same command again") from None
+    if (read := _READ.get()) is not None:
+        read[path] = None
     return receipt
+
+
+@contextlib.contextmanager
+def receipts_read() -> Iterator[dict[Path, None]]:
+    """The receipts that are read within, each once, in the order in which they were asked for: what a table was drawn from."""
+    token = _READ.set({})
+    try:
+        yield _READ.get()
+    finally:
+        _READ.reset(token)
 
 
 def whole(path: Path) -> bool:

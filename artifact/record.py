@@ -88,7 +88,7 @@ def costs(profile: Profile) -> str:
 
 def verdicts(profile: Profile) -> str:
     """The paper's claims with what was measured, one line each, and what the models were."""
-    item = report.ITEMS["Verdict"](profile)
+    item = report.make("Verdict", profile)
     lines = ["| claim of the paper | measured | verdict |", "|---|---|---|"]
     lines += [f"| {claim} | {row['measured']} | **{row['verdict']}** |" for claim, row in item.table.iterrows()]
     return "\n".join([*lines, "", item.notes])
@@ -96,7 +96,7 @@ def verdicts(profile: Profile) -> str:
 
 def rules(profile: Profile) -> str:
     """The rule that decides each of the paper's claims, one line each."""
-    table = report.ITEMS["Verdict"](profile).table
+    table = report.make("Verdict", profile).table
     lines = [f"| {claim} | {row['rule']} |" for claim, row in table.iterrows()]
     return "\n".join(["| claim of the paper | holds where |", "|---|---|", *lines])
 

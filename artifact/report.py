@@ -87,39 +87,39 @@ def long_form(drawn) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["what", "value"])
 
 
-ITEMS = {  # in the paper's order; our own after the paper's
-    "Figure 1": _theory("figure_1", "Figure 1", "How features move and how dense they become"),
-    "Figure 2": _theory("figure_2", "Figure 2", "Contours of the losses"),
-    "Figure 3a": training.figure_3a,
-    "Figure 3b": white_box.figure_3b,
-    "Table 1": white_box.table_1,
-    "Figure 4": black_box.figure_4,
-    "Table 2-I": white_box.table_2_distortion,
-    "Table 2-II": black_box.table_2_spsa,
-    "Table 2-III": general_purpose.table_2_transformations,
-    "Table 3": black_box.table_3,
-    "Table 4": variants.table_4,
-    "Table 5": variants.table_5,
-    "Figure 5": _theory("figure_5", "Figure 5", "Max-Mahalanobis centers for L = 2, 3, 4"),
-    "Figure 6": _theory("figure_6", "Figure 6", "Where the adaptive objectives push a feature"),
-    "Objectives": white_box.objectives,
-    "Convergence": white_box.convergence,
-    "Curve": white_box.curve,
-    "Elastic": variants.elastic,
-    "Hierarchical": variants.hierarchical,
-    "Forms": variants.forms,
-    "Radius": variants.radius,
-    "Uncertainty": variants.uncertainty,
-    "Ladder": ladder.ladder_item,
-    "Whole curve": distances.whole_curve,
-    "Why": distances.why,
-    "Seeds": seeds.seeds,
-    "Diagnosis": ladder.diagnosis,
-    "Indicators": trust.indicators,
-    "Equal passes": trust.equal_passes,
-    "Self-checks": trust.self_checks,
-    "Verdict": claims.claims,
-    "Claims": notebook_claims,
+ITEMS = {  # in the paper's order, our own after the paper's: the notebook that shows and explains it, and what draws it
+    "Figure 1": ("01_theory", _theory("figure_1", "Figure 1", "How features move and how dense they become")),
+    "Figure 2": ("01_theory", _theory("figure_2", "Figure 2", "Contours of the losses")),
+    "Figure 3a": ("02_training", training.figure_3a),
+    "Figure 3b": ("03_white_box", white_box.figure_3b),
+    "Table 1": ("03_white_box", white_box.table_1),
+    "Figure 4": ("04_black_box", black_box.figure_4),
+    "Table 2-I": ("03_white_box", white_box.table_2_distortion),
+    "Table 2-II": ("04_black_box", black_box.table_2_spsa),
+    "Table 2-III": ("05_general_purpose", general_purpose.table_2_transformations),
+    "Table 3": ("04_black_box", black_box.table_3),
+    "Table 4": ("06_cifar100", variants.table_4),
+    "Table 5": ("06_cifar100", variants.table_5),
+    "Figure 5": ("01_theory", _theory("figure_5", "Figure 5", "Max-Mahalanobis centers for L = 2, 3, 4")),
+    "Figure 6": ("01_theory", _theory("figure_6", "Figure 6", "Where the adaptive objectives push a feature")),
+    "Objectives": ("03_white_box", white_box.objectives),
+    "Convergence": ("03_white_box", white_box.convergence),
+    "Curve": ("03_white_box", white_box.curve),
+    "Elastic": ("06_cifar100", variants.elastic),
+    "Hierarchical": ("06_cifar100", variants.hierarchical),
+    "Forms": ("06_cifar100", variants.forms),
+    "Radius": ("06_cifar100", variants.radius),
+    "Uncertainty": ("06_cifar100", variants.uncertainty),
+    "Ladder": ("07_verdict", ladder.ladder_item),
+    "Whole curve": ("07_verdict", distances.whole_curve),
+    "Why": ("07_verdict", distances.why),
+    "Seeds": ("07_verdict", seeds.seeds),
+    "Diagnosis": ("07_verdict", ladder.diagnosis),
+    "Indicators": ("07_verdict", trust.indicators),
+    "Equal passes": ("07_verdict", trust.equal_passes),
+    "Self-checks": ("07_verdict", trust.self_checks),
+    "Verdict": ("07_verdict", claims.claims),
+    "Claims": ("08_report", notebook_claims),
 }
 
 
@@ -133,7 +133,9 @@ WHITE_BOX = ("Table 1", "Objectives", "Convergence", "Curve")  # these take any 
 
 def make(name: str, profile: Profile) -> Item:
     """An item as far as its receipts are there; Missing where none is, NotPlanned where the profile has no part in it."""
-    return as_far_as_made(ITEMS[name], profile, profile.white_box.models if name in WHITE_BOX else list(profile.models))
+    notebook, build = ITEMS[name]
+    item = as_far_as_made(build, profile, profile.white_box.models if name in WHITE_BOX else list(profile.models))
+    return replace(item, notebook=notebook)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """From receipts to numbers: one evaluation, a worst case, an interval, a verdict, and the words a table uses for them."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pandas as pd
 from artifact.experiment import ROOT, Profile, model_receipt_path, read_receipt, unpack
 from artifact.measurements.measurement import Measurement, same_checkpoints
 from artifact.methods import label, look
+from artifact.receipts import receipts_read
 from mmclib.intervals import paired_interval, wilson_interval
 
 
@@ -24,6 +26,8 @@ class Item:
     values: pd.DataFrame | None = None  # every number in long form; with columns method and title, and low and high, those of the table
     figure: object = None
     notes: str = ""
+    notebook: str = ""  # where it is shown and explained
+    receipts: tuple[Path, ...] = ()  # what it was drawn from
 
     def __post_init__(self):
         if self.figure is not None:  # drawn through pyplot, which would show it a second time in a notebook and keep it for ever
@@ -75,7 +79,7 @@ def as_far_as_made(build, profile: Profile, models: list[str]) -> Item:
     Raises Missing where no model's are there, NotPlanned where the profile has no part in the item.
     """
     try:
-        return build(profile)
+        return _traced(build, profile)
     except NotPlanned:
         raise
     except Missing as missing:
@@ -90,8 +94,14 @@ def as_far_as_made(build, profile: Profile, models: list[str]) -> Item:
                 away.append(model)
         if not there:
             raise missing from None
-        item = build(profile, there)
+        item = _traced(build, profile, there)
         return replace(item, notes=f"{item.notes} Not made yet: {', '.join(label(profile, model) for model in away)}.".strip())
+
+
+def _traced(build, profile, methods=None):
+    with receipts_read() as read:
+        item = build(profile, methods)
+    return replace(item, receipts=tuple(read))
 
 
 def evaluation(profile: Profile, spec: Measurement) -> dict:

@@ -100,7 +100,7 @@ def test_a_header_has_epsilon_over_attack_over_goal():
 
 def test_a_page_opens_with_the_verdicts_and_marks_the_best(tmp_path):
     profile = experiment.load_profile("quick")
-    made = [report.ITEMS[name](profile) for name in ("Table 1", "Ladder", "Verdict")]
+    made = [report.make(name, profile) for name in ("Table 1", "Ladder", "Verdict")]
     text = page.write(profile, tmp_path, made).read_text()
     assert text.index('class="chips"') < text.index('src="ladder.png"') < text.index("<nav") < text.index('id="table_1"')
     cells = {cell.text: cell for name, row in page.grid(made[0]).rows for cell in row if name == "MMC-10"}
@@ -142,7 +142,7 @@ def test_a_number_that_is_text_has_its_interval_below_it_and_stands_right():
 
 def test_only_a_table_of_sentences_is_read_downwards_on_a_phone(tmp_path):
     profile = experiment.load_profile("quick")
-    made = [report.ITEMS[name](profile) for name in ("Table 1", "Uncertainty", "Verdict", "Claims")]
+    made = [report.make(name, profile) for name in ("Table 1", "Uncertainty", "Verdict", "Claims")]
     text = page.write(profile, tmp_path, made).read_text()
     stacked = {part.partition('"')[0]: '<table class="read">' in part for part in text.split('<section id="')[1:]}
     assert stacked == {"table_1": False, "uncertainty": False, "verdict": True, "claims": True}
@@ -151,7 +151,7 @@ def test_only_a_table_of_sentences_is_read_downwards_on_a_phone(tmp_path):
 
 def test_every_table_of_accuracies_has_intervals_on_the_page(tmp_path):
     profile = experiment.load_profile("quick")
-    made = {name: report.ITEMS[name](profile) for name in ("Table 2-I", "Table 2-III", "Table 3", "Table 4", "Ladder")}
+    made = {name: report.make(name, profile) for name in ("Table 2-I", "Table 2-III", "Table 3", "Table 4", "Ladder")}
     text = page.write(profile, tmp_path, list(made.values())).read_text()
     for stem, section in ((part.partition('"')[0], part) for part in text.split('<section id="')[1:]):
         numbers, intervals = len(re.findall(r"<td>(?:<b>)?\d", section)), section.count("<small>")
@@ -244,9 +244,9 @@ def test_a_symbol_has_its_form_everywhere(plain, html, latex):
 def drawn():
     """Every figure of the committed receipts, by stem."""
     profile, made = experiment.load_profile("quick"), {}
-    for build in report.ITEMS.values():
+    for name in report.ITEMS:
         try:
-            item = build(profile)
+            item = report.make(name, profile)
         except exhibit.Missing:
             continue
         if item.figure is not None:
@@ -303,3 +303,23 @@ def test_the_check_sees_two_texts_in_one_place():
     axes.text(0.5, 0.5, "another")
     assert overlaps(figure) == [("another", "one")]
     plt.close(figure)
+
+
+def test_the_page_names_the_notebook_and_the_receipts_behind_each_item():
+    profile, folder = experiment.load_profile("quick"), experiment.ROOT / "figures" / "quick"
+    text = (folder / "index.html").read_text()
+    for name in ("Figure 1", "Table 1", "Ladder", "Verdict", "Claims"):
+        item = report.make(name, profile)
+        section = text.partition(f'<section id="{item.stem}">')[2].partition("</section>")[0]
+        links = re.findall(r'href="([^"]+)"', section)
+        assert f"../../notebooks/{item.notebook}.ipynb" in links and all((folder / link).exists() for link in links)
+        assert item.receipts and [(folder / link).resolve() for link in links if "/results/" in link] == list(item.receipts), name
+    ladder = {path.stem.partition("-")[0] for path in report.make("Ladder", profile).receipts}
+    assert ladder >= {"pgd", "multi_targeted", "autoattack"}
+
+
+def test_an_items_notebook_shows_it():
+    for name, (notebook, build) in report.ITEMS.items():
+        source = (experiment.ROOT / "notebooks" / f"{notebook}.ipynb").read_text()
+        by_hand = {"01_theory": name.lower().replace(" ", "_"), "08_report": "write_all"}  # 01 draws as it computes, 08 writes all
+        assert (by_hand.get(notebook) or build.__name__) in source, name
