@@ -59,6 +59,7 @@ def base(profile: Profile, model: str) -> str:
     name = METHODS[spec.loss].name.format(**spec.model_dump())
     extras = [{"absolute": "absolute", "huber": "Huber"}[spec.form]] if spec.form else []
     extras += ["rotated"] if spec.rotate else []
+    extras += [f"against the {spec.inner}"] if spec.inner else []
     extras += ["2 features"] if profile.training[spec.training].feature_dim == 2 else []
     extras += [f"seed {spec.seed}"] if spec.seed else []
     return ", ".join([name, *extras])

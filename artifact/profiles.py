@@ -38,7 +38,7 @@ SIZES = {"digits": {"train": 1297, "test": 500}, "digit-pairs": {"train": 10_000
 CLASSES = {"digits": 10, "digit-pairs": 100, "mnist": 10, "cifar10": 10, "cifar100": 100}
 STAND_INS = ("digits", "digit-pairs")
 MODEL_FIELDS = ("model", "models", "convergence_models", "table_3_model", "networks", "autoattack", "diagnosed",
-                "elastic", "hierarchical", "forms", "radius", "uncertainty")
+                "elastic", "hierarchical", "forms", "inner", "radius", "uncertainty")
 
 
 class Profile(Strict):
@@ -149,9 +149,9 @@ class Profile(Strict):
         return [key for name, _, key in self.named_models() if name in sections]
 
     def find(self, models: list[str], loss: str, adversarial: str | None = None) -> str | None:
-        """The first of the models with this loss (mmc: in its squared form) and this adversarial training, None without one."""
+        """The first of the models with this loss (mmc: in its squared form) and this adversarial training of the paper's, None without one."""
         return next((key for key in models if (spec := self.models[key]).loss == loss and spec.adversarial == adversarial
-                     and spec.form is None), None)
+                     and spec.form is None and spec.inner is None), None)
 
     def principal(self, models: list[str]) -> list[str]:
         """The rows of SCE and MMC that sentences name, of these models: standard training first."""

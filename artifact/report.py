@@ -108,6 +108,7 @@ ITEMS = {  # in the paper's order, our own after the paper's: the notebook that 
     "Elastic": ("06_cifar100", variants.elastic),
     "Hierarchical": ("06_cifar100", variants.hierarchical),
     "Forms": ("06_cifar100", variants.forms),
+    "Inner objective": ("06_cifar100", variants.inner),
     "Radius": ("06_cifar100", variants.radius),
     "Uncertainty": ("06_cifar100", variants.uncertainty),
     "Ladder": ("07_verdict", ladder.ladder_item),

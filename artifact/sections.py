@@ -85,6 +85,7 @@ class Model(Strict):
     seed: int = 0
     # Of the variants (App. B.2, B.3). What is None is no part of a model's identity.
     form: Literal["absolute", "huber"] | None = None  # of mmc; None is the squared form
+    inner: Literal["margin"] | None = None  # what adversarial training climbs; None is the paper's: L_Ada for distances, else cross-entropy
     alpha: Positive | None = None  # of emc: the variance of the means' prior
     radii: Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = None  # of mmc-hm: superclasses, classes
     rotate: bool | None = None  # of mmc-hm: turn each superclass's centers at random
@@ -94,6 +95,8 @@ class Model(Strict):
         for field, owner in (("form", "mmc"), ("alpha", "emc"), ("radii", "mmc-hm"), ("rotate", "mmc-hm")):
             if getattr(self, field) is not None and self.loss != owner:
                 raise ValueError(f"{field} is for loss {owner!r} only, this one is {self.loss!r}")
+        if self.inner and not self.adversarial:
+            raise ValueError("inner is what adversarial training climbs: it needs adversarial: untargeted or targeted")
         for field, owner in (("alpha", "emc"), ("radii", "mmc-hm")):
             if getattr(self, field) is None and self.loss == owner:
                 raise ValueError(f"loss {owner!r} needs {field}")
@@ -200,6 +203,7 @@ class Variants(Strict):
     elastic: list[str] = []  # Eq. 21
     hierarchical: list[str] = []  # App. B.3
     forms: list[str] = []  # App. B.2
+    inner: list[str] = []  # what adversarial training trains against
     radius: list[str] = []  # ablation over C_MM
     uncertainty: list[str] = []  # "a reliable metric of the uncertainty", Sec. 3.3
 

@@ -132,7 +132,7 @@ def recipe(profile: Profile, model: str) -> training.Recipe:
     if spec.adversarial:
         goal = "targeted" if spec.adversarial == "targeted" else "untargeted"
         # Cross-entropy has no gradient on MMC's logits, so its adversarial training is adaptive (App. B.4).
-        objective = f"{goal}_1" if spec.loss in ADAPTIVE else "cross_entropy"
+        objective = f"{goal}_2" if spec.inner == "margin" else f"{goal}_1" if spec.loss in ADAPTIVE else "cross_entropy"
         adversarial = training.AdversarialTraining(mode=goal, epsilon=network.epsilon, step_size=network.step_size, steps=network.steps,
                                                    objective=objective, noise=network.noise, guard=network.guard)
         if network.noise and goal == "targeted":  # one step towards a target is weak

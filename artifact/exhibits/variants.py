@@ -170,6 +170,9 @@ forms = _variant_item(
     'The paper: the squared form "can better collaborate with the AT mechanism". Huber\'s δ is 1: farther from the center '
     "than that its gradient is the absolute form's.",
 )
+inner = _variant_item("Inner objective", "inner", "What adversarial training trains against: accuracy (%)", "inner",
+                      f"The paper's adversarial training of MMC climbs {OBJECTIVES['untargeted_1'].name}; these are compared with one that "
+                      "climbs the margin, which attacks MMC best.")
 radius = _variant_item("Radius", "radius", "Accuracy against C_MM", "radius")
 
 

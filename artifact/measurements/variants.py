@@ -4,7 +4,7 @@ from artifact.experiment import CLASSES, Profile
 from artifact.measurements import black_box, white_box
 from artifact.measurements.measurement import Measurement, objective, once
 
-GROUPS = ("elastic", "hierarchical", "forms", "radius")
+GROUPS = ("elastic", "hierarchical", "forms", "inner", "radius")
 
 
 def table_4(profile: Profile, model: str) -> dict[str, Measurement]:

@@ -8,7 +8,7 @@ from artifact import experiment, jobs
 
 COMMITTED = {
     # demo: its verdict is about four models, with distances, indicators and equal passes
-    "demo": {"models": "52676197b5c5", "evaluations": "f71c5a8b80a8", "jobs": "d5bf11212f1e"},
+    "demo": {"models": "772cd5894342", "evaluations": "94eb9a36822d", "jobs": "8e3bd80b7fdd"},
     "quick": {"models": "759feb6b8b0b", "evaluations": "74a5b75923bd", "jobs": "95a81b13d078"},
     "paper": {"models": "73d22aae1c7d", "evaluations": "71250a4773cc", "jobs": "950e14af0da8"},
 }

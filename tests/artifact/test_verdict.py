@@ -55,6 +55,7 @@ TINY = {
         "sce-1": {"training": "digits", "loss": "sce", "seed": 1},
         "mmc-10-1": {"training": "digits", "loss": "mmc", "seed": 1},
         "mmc-10-abs": {"training": "digits", "loss": "mmc", "form": "absolute"},
+        "at-un-mmc-10-margin": {"training": "digits", "loss": "mmc", "adversarial": "untargeted", "inner": "margin"},
         "mmc-3": {"training": "digits", "loss": "mmc", "radius": 3},
         "pairs-sce": {"training": "pairs", "loss": "sce"},
         "pairs-mmc-10": {"training": "pairs", "loss": "mmc"},
@@ -68,6 +69,7 @@ TINY = {
         "elastic": ["pairs-mmc-10", "pairs-emc-1"],
         "hierarchical": ["pairs-mmc-10", "pairs-hm-10-3"],
         "forms": ["mmc-10", "mmc-10-abs"],
+        "inner": ["at-un-mmc-10", "at-un-mmc-10-margin"],
         "radius": ["mmc-3", "mmc-10"],
         "uncertainty": ["sce", "mmc-10"],
     },
@@ -113,6 +115,7 @@ def made(tmp_path_factory):
 
 @pytest.mark.parametrize(("change", "says"), [
     (lambda s: s["models"]["mmc-10-abs"].update(loss="sce"), "form is for loss 'mmc' only"),
+    (lambda s: s["models"]["mmc-3"].update(inner="margin"), "models.mmc-3: inner is what adversarial training climbs: it needs adversarial"),
     (lambda s: s["models"]["pairs-emc-1"].pop("alpha"), "loss 'emc' needs alpha"),
     (lambda s: s["models"]["pairs-hm-10-3"].update(training="digits"), "hierarchical centers need a data set with superclasses"),
     (lambda s: s["models"]["pairs-hm-10-3"].update(radii=[10]), "models.pairs-hm-10-3.radii"),
@@ -134,6 +137,17 @@ def test_a_variants_setting_moves_its_own_identity_only(tmp_path):
     before, after = load(tmp_path), load(tmp_path, lambda s: s["models"]["pairs-emc-1"].update(alpha=2))
     moved = [m for m in before.models if experiment.model_identity(before, m) != experiment.model_identity(after, m)]
     assert moved == ["pairs-emc-1"]
+
+
+def test_adversarial_training_climbs_what_its_row_says(made):
+    climbed = {model: trained.recipe(made, model).adversarial.objective for model in ("at-un-sce", "at-un-mmc-10", "at-un-mmc-10-margin")}
+    assert climbed == {"at-un-sce": "cross_entropy", "at-un-mmc-10": "untargeted_1", "at-un-mmc-10-margin": "untargeted_2"}
+    assert methods.label(made, "at-un-mmc-10-margin") == "AT_un2 (MMC-10, against the margin)"
+    assert made.find(["at-un-mmc-10-margin", "at-un-mmc-10"], "mmc", "untargeted") == "at-un-mmc-10", "the paper's is what claims go by"
+    assert "inner" not in experiment.model_settings(made, "at-un-mmc-10"), "or every receipt would be work to do again"
+    item = variants_exhibits.inner(made)
+    assert list(item.table.index) == ["AT_un2 (MMC-10)", "AT_un2 (MMC-10, against the margin)"]
+    assert "worst case against MMC-10 trained the same way: AT_un2 (MMC-10, against the margin) " in item.says
 
 
 def test_each_variant_trains_the_head_it_names(made):
@@ -261,7 +275,7 @@ def test_a_loss_surface_is_flat_where_cross_entropy_is_blind(made):
 
 
 @pytest.mark.parametrize("build", [getattr(variants_exhibits, name) for name in (
-    "table_4", "table_5", "elastic", "hierarchical", "forms", "radius", "uncertainty")])
+    "table_4", "table_5", "elastic", "hierarchical", "forms", "inner", "radius", "uncertainty")])
 def test_every_variants_table_is_drawn_with_a_sentence(made, build):
     item = build(made)
     assert len(item.table) and item.says and item.table.notna().all().all()
