@@ -80,7 +80,7 @@ def draw_transfer(data: pd.DataFrame, names: dict, paper: pd.DataFrame, title: s
             axis.set(title=rf"{attack}, $\varepsilon$ = {epsilon_text(epsilon)}")
             axis.tick_params(length=0)
             axis.grid(False)
-        figure.colorbar(drawn, ax=row, label="accuracy (%)")
+        figure.colorbar(drawn, ax=row, label="accuracy (%)", aspect=4 * len(down))  # as wide beside few rows as beside many
         row[0].set_ylabel(f"{who}:\ncrafted on")
     axes[0][0].figure.supxlabel("tried on", fontsize="medium")
     figure.suptitle(title)
