@@ -175,13 +175,6 @@ def ray_radii(loss_at, center, directions, target, far=1e3, steps=70):
     return np.where(reached, (low + high) / 2, np.nan)
 
 
-def measured_density(losses, contours, edges):
-    """Log of ΔN / Vol per shell between the loss values `edges` (K + 1,), as (K,): Eq. 2 on features, -inf for an empty shell."""
-    edges = np.asarray(edges, dtype=float)
-    with np.errstate(divide="ignore"):
-        return np.log(np.histogram(losses, edges)[0]) - log_shell_volume(contours, edges[:-1], edges[1:])
-
-
 def log_neighbour_density(features, neighbours=10):
     """Log-density at each of the points (N, d), (k - 1) / Vol(ball to the k-th neighbour), as (N,).
 

@@ -149,15 +149,6 @@ def test_neighbour_density_on_a_known_distribution():
     assert np.isposinf(density.log_neighbour_density(np.zeros((5, 2)), 3)).all()
 
 
-def test_measured_density_of_shells():
-    losses = np.random.default_rng(5).gamma(1.5, size=20_000)
-    edges = np.linspace(0.1, 2.0, 6)
-    shape = density.CenterContours(3)
-    known = np.log(20_000) - (edges[:-1] + edges[1:]) / 2 - 1.5 * np.log(2 * np.pi)
-    assert np.allclose(density.measured_density(losses, shape, edges), known, atol=0.1)
-    assert density.measured_density(losses, shape, [100.0, 101.0])[0] == -np.inf
-
-
 @pytest.mark.parametrize("call, words", [
     (lambda: contours(2, sigma=1.0, rival_sigma=1.0), "must differ"),
     (lambda: contours(2, sigma=-1.0, rival_sigma=1.0), "must be positive"),
