@@ -149,7 +149,7 @@ class Profile(Strict):
         return [key for name, _, key in self.named_models() if name in sections]
 
     def find(self, models: list[str], loss: str, adversarial: str | None = None) -> str | None:
-        """The first of the models with this loss (mmc: in its squared form) and this adversarial training of the paper's, None without one."""
+        """The first of the models with this loss (mmc: squared) and this adversarial training of the paper's, None without one."""
         return next((key for key in models if (spec := self.models[key]).loss == loss and spec.adversarial == adversarial
                      and spec.form is None and spec.inner is None), None)
 

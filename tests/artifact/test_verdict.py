@@ -115,7 +115,7 @@ def made(tmp_path_factory):
 
 @pytest.mark.parametrize(("change", "says"), [
     (lambda s: s["models"]["mmc-10-abs"].update(loss="sce"), "form is for loss 'mmc' only"),
-    (lambda s: s["models"]["mmc-3"].update(inner="margin"), "models.mmc-3: inner is what adversarial training climbs: it needs adversarial"),
+    (lambda s: s["models"]["mmc-3"].update(inner="margin"), "inner is what adversarial training climbs: it needs adversarial"),
     (lambda s: s["models"]["pairs-emc-1"].pop("alpha"), "loss 'emc' needs alpha"),
     (lambda s: s["models"]["pairs-hm-10-3"].update(training="digits"), "hierarchical centers need a data set with superclasses"),
     (lambda s: s["models"]["pairs-hm-10-3"].update(radii=[10]), "models.pairs-hm-10-3.radii"),
