@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 SECONDS_TO_STOP = 15.0
@@ -38,14 +39,17 @@ def end_with_parent(number: int = signal.SIGTERM, parent: int | None = None) -> 
 
 
 def lives(pid: int) -> bool:
-    """Is there a process of this number?"""
+    """Is there a process of this number that still runs? One that ended and that nobody has asked how (a zombie) does not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass
-    return True
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0] != "Z"
+    except OSError:  # it has gone in between, or this system has no /proc
+        return not os.path.exists("/proc/self")
 
 
 def start(command: list[str], number: int = signal.SIGTERM, **settings) -> subprocess.Popen:

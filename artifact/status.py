@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from artifact import processes
+
 FOLDER = "MMC_STATUS"
 TRAINING = "MMC_PROGRESS"  # the file that mmclib.training writes to
 LIVING = "living"  # a file that is there where the command in front shows a living line: start lines would repeat it
@@ -77,22 +79,12 @@ def read(where: Path) -> tuple[dict[str, float], list[Doing]]:
         job = _read(path)
         if "done" in job:
             ended[job["name"]] = job["done"]
-        elif "process" in job and _lives(job["process"]):
+        elif "process" in job and processes.lives(job["process"]):
             training = _read(path.with_suffix(".training"))
             if training:
                 training["left"] = max(0.0, training["left"] - max(0.0, now - training["time"]))
             under_way.append(Doing(job["name"], max(0.0, now - job["began"]), training or None))
     return ended, sorted(under_way, key=lambda doing: -doing.seconds)
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True
 
 
 def _write(path: Path, content: dict) -> None:

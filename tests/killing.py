@@ -133,9 +133,10 @@ class Place:
                 continue
         return found
 
-    def receipts(self) -> dict[Path, int]:
-        """When each receipt was written."""
-        return {path: path.stat().st_mtime_ns for path in self.results.rglob("*.json") if not path.name.startswith(".")}
+    def receipts(self) -> dict[Path, bytes]:
+        """What each receipt holds: with its seconds and its day, so that one made a second time is another."""
+        # Not when it was written: Snakemake touches what a job found done by another run.
+        return {path: path.read_bytes() for path in self.results.rglob("*.json") if not path.name.startswith(".")}
 
     def outcomes(self) -> dict[str, dict]:
         """What the models' and evaluations' receipts hold, but for clock times."""
@@ -214,6 +215,7 @@ def disturb(reference: Place, whole: float, count: int, chance: random.Random, f
     while found.tried < count:
         place, number = Place(copy, f"disturbed {number}"), number + 1
         place.seed(reference)
+        here = Counter()
         for _ in range(min(4, count - found.tried)):
             role = roles[found.tried % len(roles)]
             made, far = place.receipts(), place.states()
@@ -222,16 +224,17 @@ def disturb(reference: Place, whole: float, count: int, chance: random.Random, f
                 break
             found.tried += 1
             found.of[role] += 1
+            here[role] += 1
             print(f"kill {found.tried} of {count}: {role}", flush=True)
             _look_back(found, place, role, status, made, far)
         made = place.receipts()
         if place.start(("reproduce", "plain runner")[number % 2]).wait() or "Traceback" in place.said():
-            found.note("unnamed", f"the run after {dict(found.of)} failed:\n{place.said()}")
+            found.note("unnamed", f"the run after {dict(here)} failed:\n{place.said()}")
         _unchanged(found, place, made, "the last run")
         if place.outcomes() != expected:
-            found.note("wrong", f"other receipts after {dict(found.of)}")
+            found.note("wrong", f"other receipts after {dict(here)}")
         if left := leftovers(place):
-            found.note("unnamed", f"left over by {dict(found.of)}: {', '.join(map(str, left))}")
+            found.note("unnamed", f"left over by {dict(here)}: {', '.join(map(str, left))}")
         shutil.rmtree(place.root)
 
 
@@ -252,8 +255,8 @@ def _look_back(found: Count, place: Place, role: str, status: int, made: dict, f
 
 def _unchanged(found: Count, place: Place, made: dict, when: str) -> None:
     now = place.receipts()
-    for path, stamp in made.items():
-        if now.get(path) != stamp:
+    for path, content in made.items():
+        if now.get(path) != content:
             found.note("lost", f"{path.name} was there before {when} and is {'written anew' if path in now else 'gone'}")
 
 
@@ -278,8 +281,8 @@ def twice(folder: Path, count: int, chance: random.Random, found: Count) -> None
         running.append(place.start(log="second.txt"))
         while any(process.poll() is None for process in running):
             now = place.receipts()
-            for path, stamp in seen.items():
-                if path not in now or "notebooks" not in path.parts and now[path] != stamp:
+            for path, content in seen.items():
+                if path not in now or "notebooks" not in path.parts and now[path] != content:
                     found.note("lost", f"{path.name} is {'written anew' if path in now else 'gone'}")
             seen |= now
             time.sleep(0.1)

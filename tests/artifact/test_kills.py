@@ -11,7 +11,7 @@ import time
 import pytest
 
 from artifact import __main__ as command_line
-from artifact import commands, experiment, jobs, kernel
+from artifact import commands, experiment, jobs, kernel, processes
 from tests.artifact.tiny import TINY, told
 
 
@@ -29,6 +29,13 @@ def wait_for(what, seconds=300):
     while not what():
         assert time.monotonic() < ends, "it did not come"
         time.sleep(0.02)
+
+
+def test_a_process_that_has_ended_does_not_live_though_nobody_has_asked_how():
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    wait_for(lambda: not processes.lives(child.pid))  # a zombie until it is waited for: a container's first process may never do that
+    os.kill(child.pid, 0)
+    assert child.wait() == 0 and not processes.lives(child.pid) and processes.lives(os.getpid()) and processes.lives(1)
 
 
 def mentions(text):
