@@ -9,15 +9,15 @@ from artifact.exhibits.exhibit import Missing
 from artifact.experiment import ROOT, Profile, model_receipt_path, read_receipt, results_folder
 
 FILES = tuple(ROOT / name for name in ("README.md", "RESULTS.md", "BENCHMARKS.md", "SCALING.md", "ARTIFACT.md"))
-SHOWN = ("Verdict", "Ladder", "Seeds", "Table 1", "Table 4")  # what came out before what it rests on
+SHOWN = ("Verdict", "Ladder", "Why", "Whole curve", "Indicators", "Seeds", "Table 1", "Table 4")  # what came out before what it rests on
 _BLOCK = re.compile(r"(<!-- record: ([a-z/_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def update(path: Path) -> str:
     """A Markdown file's text, every `<!-- record: NAME -->` block made anew.
 
-    NAME is a profile (its models and tables), PROFILE/verdict (one line a claim), PROFILE/rules (what decides it), PROFILE/cost,
-    benchmark/FILE of benchmarks/results, or scaling/PROFILE (wall times on more nodes).
+    NAME is a profile (its models and tables), PROFILE/verdict (one line a claim), PROFILE/rules (what decides it), PROFILE/why (a
+    sentence), PROFILE/cost, benchmark/FILE of benchmarks/results, or scaling/PROFILE (wall times on more nodes).
     """
     from artifact.experiment import load_profile
 
@@ -29,7 +29,7 @@ def update(path: Path) -> str:
         elif first == "scaling":
             text = scaling.page(load_profile(rest))
         else:
-            text = {"": block, "verdict": verdicts, "rules": rules, "cost": costs}[rest](load_profile(first))
+            text = {"": block, "verdict": verdicts, "rules": rules, "cost": costs, "why": why}[rest](load_profile(first))
         return f"{match[1]}{text}\n{match[3]}"
     return _BLOCK.sub(anew, path.read_text(encoding="utf-8"))
 
@@ -99,6 +99,11 @@ def rules(profile: Profile) -> str:
     table = report.make("Verdict", profile).table
     lines = [f"| {claim} | {row['rule']} |" for claim, row in table.iterrows()]
     return "\n".join(["| claim of the paper | holds where |", "|---|---|", *lines])
+
+
+def why(profile: Profile) -> str:
+    """How many times SCE's margin and distance MMC has, without the medians themselves."""
+    return methods.symbols_html(report.make("Why", profile).sentence.partition("; median distance")[0].rstrip(".") + ".")
 
 
 def benchmark(name: str) -> str:

@@ -4,12 +4,24 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from artifact.exhibits.exhibit import Item, NotPlanned, chosen, clean, correct, epsilon_text, evaluation, figure_title, looks, with_interval
+from artifact.exhibits.exhibit import (
+    Item,
+    NotPlanned,
+    chosen,
+    clean,
+    correct,
+    epsilon_text,
+    evaluation,
+    figure_title,
+    looks,
+    pivot,
+    with_interval,
+)
 from artifact.exhibits.style import WIDE, log_ticks, panels_of, styled
 from artifact.experiment import Profile
 from artifact.measurements import ladder, white_box
 from artifact.measurements.measurement import num_classes
-from artifact.methods import label
+from artifact.methods import label, short
 from mmclib.intervals import wilson_interval
 
 
@@ -57,19 +69,19 @@ def whole_curve(profile: Profile, methods: list[str] | None = None) -> Item:
     """Accuracy against every epsilon at once, from the least distance of each image over all attacks."""
     models, plan = asked(profile, methods, "distances"), profile.verdict
     epsilons = sorted({*profile.white_box.curve_epsilons, profile.white_box.epsilons[0]})
-    rows, long, medians = {}, [], {}
+    titles = {("linf", 0.0): "Clean", **{("linf", epsilon): f"ε = {epsilon_text(epsilon)}" for epsilon in epsilons},
+              ("l2", plan.l2_epsilon): f"l_2, ε = {plan.l2_epsilon:g}"}
+    long, medians = [], {}
     for model in models:
         by_norm = {norm: least(profile, model, norm) for norm in ("linf", "l2")}
         for norm, distances in by_norm.items():
             places = sorted({0.0, *distances[np.isfinite(distances)], *(epsilons if norm == "linf" else [plan.l2_epsilon])})
-            long += [{"model": model, "norm": norm, **_accuracy(distances, place)} for place in places]
+            long += [{"model": model, "method": label(profile, model), "norm": norm, "title": titles.get((norm, place)),
+                      **_accuracy(distances, place)} for place in places]
         medians[model] = np.median(by_norm["linf"])
-        cells = {"Clean": _accuracy(by_norm["linf"], 0.0)["accuracy"],
-                 **{f"ε = {epsilon_text(epsilon)}": _accuracy(by_norm["linf"], epsilon)["accuracy"] for epsilon in epsilons},
-                 f"l_2, ε = {plan.l2_epsilon:g}": _accuracy(by_norm["l2"], plan.l2_epsilon)["accuracy"]}
-        rows[label(profile, model)] = {name: f"{value:.1f}" for name, value in cells.items()} | {
-            "half fall within": distance_text(profile, medians[model])}
     values = pd.DataFrame(long)
+    table = pivot(values.dropna(subset="title"), list(titles.values()))  # the curve's points that stand in the table
+    table["half fall within"] = [distance_text(profile, medians[model]) for model in models]
     by = values.set_index(["model", "norm", "epsilon"])
     first, second = profile.white_box.epsilons[0], plan.l2_epsilon
     says = "; ".join(
@@ -77,13 +89,12 @@ def whole_curve(profile: Profile, methods: list[str] | None = None) -> Item:
         f"{epsilon_text(first)} {with_interval(by.loc[(model, 'linf', first)])} are left, at {second:g} in l_2 "
         f"{by.loc[(model, 'l2', second), 'accuracy']:.1f} %" for model in models if model in ladder.side_by_side(profile))
     title = f"Accuracy against every ε at once, {plan.distances} images, worst case over all attacks"
-    return Item("Whole curve", "whole_curve", title, says, pd.DataFrame(rows).T, None, values.round(6),
+    return Item("Whole curve", "whole_curve", title, says, table, None, values.round(6),
                 draw_whole_curve(values[values["norm"] == "linf"], looks(profile, models), first, in_255ths(profile),
                                            figure_title(profile, title)),
                 f"Beyond the paper. Per image the least over FMN ({plan.distance_steps} steps, no ε chosen) and every l_inf attack of "
                 "fixed ε that the verdict makes (a step at such an ε is what FMN did not find); in l_2 it is DDN of as many steps. "
-                "Accuracy in %, in brackets its 95 % interval. These are attacks: every curve is an upper bound, and there is no "
-                "certificate.")
+                "Accuracy in %. These are attacks: every curve is an upper bound, and there is no certificate.")
 
 
 _UNIT = {True: r"$\ell_\infty$, in 1/255", False: r"$\ell_\infty$, pixels in [0, 1]"}
@@ -148,9 +159,16 @@ def _why_cells(profile, medians) -> dict:
 
 
 def _why_says(profile, models, medians) -> str:
+    times = []
+    for adversarial in (None, "untargeted"):
+        sce, mmc = (profile.find(models, loss, adversarial) for loss in ("sce", "mmc"))
+        if sce and mmc and medians[sce]["relative"] > 0 and 0 < medians[sce]["linf"] < np.inf and np.isfinite(medians[mmc]["linf"]):
+            larger = medians[mmc] / medians[sce]
+            times.append(f"{short(profile, mmc)} has {larger['relative']:.2f} times {short(profile, sce)}'s margin in features and "
+                         f"{larger['linf']:.2f} times its distance in images")
     parts = [f"{label(profile, model)} {medians[model]['relative']:.2f} spreads ({medians[model]['margin']:.3g}) in features and "
              f"{distance_text(profile, medians[model]['linf'])} in l_inf" for model in models]
-    return "median distance to the boundary: " + "; ".join(parts)
+    return "; ".join([*times, f"median distance to the boundary: {parts[0]}", *parts[1:]])
 
 
 @styled
@@ -172,8 +190,9 @@ def draw_why(data: pd.DataFrame, looks: dict, in_255ths: bool, classes: int, tit
                 axis.plot(scale * rows["linf"].median(), rows["relative"].median(), "D", color=own["color"], markersize=8,
                           markeredgecolor="black", markeredgewidth=0.9, zorder=4)
         axis.plot([], [], "D", color="white", markeredgecolor="black", markersize=6, label="median")
-        axis.set(xscale="log", title=name, xlabel=f"distance of the nearest adversarial\n({_UNIT[in_255ths]})", ylim=(0, None))
+        axis.set(xscale="log", title=name, xlabel=f"distance of the nearest adversarial\n({_UNIT[in_255ths]})")
         axis.legend(loc="upper left", bbox_to_anchor=(0, -0.26))
+    axes[0][0].set_ylim(0, None)  # when all is drawn: the panels share it
     log_ticks(axes[0][0])
     axes[0][0].set_ylabel("margin of the feature\n(in the features' spread)")
     figure.suptitle(title)

@@ -43,7 +43,8 @@ class Item:
         """The rows of `values` behind the table's cells that have an interval, by row and column of the table."""
         if self.table is None or not {"method", "title", "low", "high"} <= set(self.values.columns):
             return {}
-        return {(row["method"], row["title"]): row for row in self.values.to_dict("records") if not pd.isna(row["low"])}
+        return {(row["method"], row["title"]): row for row in self.values.to_dict("records")
+                if not pd.isna(row["low"]) and not pd.isna(row["title"])}
 
 
 NO_PAPER = "The paper's cells are lost in the source: paper: not available."
