@@ -24,12 +24,13 @@ class Checked:
 def craft(classifier, images, labels, *, epsilon=8, seed=0, rounds=2, steps=50) -> torch.Tensor:
     """Return 8-bit adversarial images (N, C, H, W) within `epsilon` 255ths of the 8-bit `images`, the originals where none was found.
 
-    Margin PGD first, then every wrong class in turn, on what is left after rounding, `rounds` times with other random starts. A success
-    counts only when the rounded image is misclassified in float32.
+    Margin PGD first, then every wrong class in turn on what is left after rounding: a success counts only when the rounded image is
+    misclassified in float32. Where rounding undid a success both are tried again from other starts, `rounds` times in all.
     """
     found = images.clone()
     left = (evaluation.accuracy(classifier, images, labels).correct).nonzero().squeeze(1)
     for number in range(rounds):
+        fooled = torch.zeros(len(images), dtype=torch.bool)  # before rounding
         for attack, options in ((attacks.pgd, {"objective": "untargeted_2", "step_size": 2 / 255}), (attacks.multi_targeted, {})):
             if len(left) == 0:
                 return found
@@ -39,8 +40,10 @@ def craft(classifier, images, labels, *, epsilon=8, seed=0, rounds=2, steps=50) 
             low, high = images[left].short() - epsilon, images[left].short() + epsilon
             whole = torch.minimum(torch.maximum(whole, low), high).clamp(0, 255).to(torch.uint8)
             still = evaluation.accuracy(classifier, whole, labels[left]).correct
+            fooled[left] |= result.fooled
             found[left[~still]] = whole[~still]
             left = left[still]
+        left = left[fooled[left]]
     return found
 
 
