@@ -9,7 +9,8 @@ from artifact.exhibits.exhibit import Missing
 from artifact.experiment import ROOT, Profile, model_receipt_path, read_receipt, results_folder
 
 FILES = tuple(ROOT / name for name in ("README.md", "RESULTS.md", "BENCHMARKS.md", "SCALING.md", "ARTIFACT.md"))
-SHOWN = ("Verdict", "Ladder", "Why", "Whole curve", "Indicators", "Equal passes", "Seeds", "Table 1", "Table 4")  # what came out before what it rests on
+# What came out before what it rests on.
+SHOWN = ("Verdict", "Ladder", "Why", "Whole curve", "Indicators", "Equal passes", "Seeds", "Table 1", "Table 4")
 _BLOCK = re.compile(r"(<!-- record: ([a-z/_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
