@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from artifact import experiment, receipts
+from benchmarks.common import keep, processor
 from tests.artifact.tiny import told
 from tests.killing import Count, kills, twice, without_git
 
@@ -107,6 +108,7 @@ def main(arguments=None) -> int:
     for name in INJURIES:
         parser.add_argument(f"--{name}", type=int, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", metavar="FILE.json", help="also keep the counts, the time and the processor there")
     options, began, counts = vars(parser.parse_args(arguments)), time.perf_counter(), {}
     asked = {name: options[name.replace("-", "_")] for name in INJURIES}
     if not any(asked.values()):
@@ -125,8 +127,18 @@ def main(arguments=None) -> int:
         for note in count.notes:
             print(f"{kind}: {note}")
     said = "; ".join(f"{kind} {count.says()}" for kind, count in counts.items())
-    print(f"torture: {said}; {time.perf_counter() - began:.0f} s")
+    seconds = time.perf_counter() - began
+    print(f"torture: {said}; {seconds:.0f} s")
+    keep({"benchmark": "torture", "device": processor(), "seed": options["seed"], "seconds": seconds,
+          "counts": {kind: vars(count) for kind, count in counts.items()}, "markdown": markdown(counts, seconds)}, options["out"])
     return 0 if all(count.right() for count in counts.values()) else 1
+
+
+def markdown(counts: dict[str, Count], seconds: float) -> str:
+    """The counts as a table."""
+    rows = [f"| {kind} | {count.tried} | {count.lost} | {count.unnamed} | {count.wrong} |" for kind, count in counts.items()]
+    head = ["| injury | tried | finished work lost | fault not named | number silently wrong |", "|---|---:|---:|---:|---:|"]
+    return "\n".join([f"`make torture` on {processor()}: {seconds / 60:.0f} min", "", *head, *rows])
 
 
 if __name__ == "__main__":
