@@ -17,8 +17,8 @@ INSTALL := $(if $(shell command -v uv),uv,$(PYTHON) -m uv) pip install --quiet -
 endif
 # Without an NVIDIA driver PyTorch's CPU build will do, without CUDA's libraries; TORCH=cuda where the driver is on other machines only.
 TORCH ?= $(if $(or $(shell command -v nvidia-smi),$(wildcard /proc/driver/nvidia /dev/nvidiactl)),cuda,cpu)
-# Nine processes of one demo import the same libraries: compiled once, also where the shell asks Python to keep no bytecode (as images of
-# containers do), they start in a third of the time.
+# Nine processes of one demo import the same libraries, which are compiled once, also where the shell asks Python to keep no bytecode (as
+# images of containers do).
 export PYTHONDONTWRITEBYTECODE :=
 # Through the environment, where nothing in it is code; a name in a file of make's own (PROFILE=$(shell ...)) is not expanded.
 export MMC_PROFILE := $(value PROFILE)

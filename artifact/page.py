@@ -77,7 +77,8 @@ def write(profile: Profile, folder: Path, items: list) -> Path:
     text = _environment().get_template("report.html.j2").render(
         profile=profile, groups={name: found for name, found in groups.items() if found}, grids={item.stem: grid(item) for item in items},
         ladder=by_stem.get("ladder"), headline=headline(profile, by_stem.get("ladder")), chips=CHIPS, claims=dict(claims),
-        sources={item.stem: _sources(item, folder) for item in items}, made=provenance(profile))
+        results=_address(results_folder(profile), folder), sources={item.stem: _sources(item, folder) for item in items},
+        made=provenance(profile))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "index.html"
     path.write_text(text, encoding="utf-8")
@@ -86,7 +87,11 @@ def write(profile: Profile, folder: Path, items: list) -> Path:
 
 def _sources(item, folder: Path) -> list[tuple[str, str]]:
     """The receipts that an item was drawn from: address as seen from the page, and model and file."""
-    return [(Path(os.path.relpath(path, folder)).as_posix(), f"{path.parent.name}/{path.stem}") for path in item.receipts]
+    return [(_address(path, folder), f"{path.parent.name}/{path.stem}") for path in item.receipts]
+
+
+def _address(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()
 
 
 def _group(item) -> str:

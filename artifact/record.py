@@ -104,7 +104,8 @@ def rules(profile: Profile) -> str:
 
 def why(profile: Profile) -> str:
     """How many times SCE's margin and distance MMC has, without the medians themselves."""
-    return methods.symbols_html(report.make("Why", profile).sentence.partition("; median distance")[0].rstrip(".") + ".")
+    times = report.make("Why", profile).says.partition("; median distance")[0]
+    return methods.symbols_html(f"By the medians over those of the first {profile.verdict.distances} test images that are right, {times}.")
 
 
 def benchmark(name: str) -> str:
