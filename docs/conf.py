@@ -14,8 +14,7 @@ project, release = _project["name"], _project["version"]
 author, copyright = "The mmclib maintainers", "the mmclib maintainers, MIT licence"
 
 root_doc = "docs/index"
-include_patterns = ["docs/*.md", "notebooks/*.ipynb",
-                    *(f"{name}.md" for name in ("README", "RESULTS", "BENCHMARKS", "ARTIFACT", "CONTRIBUTING", "CHANGELOG"))]
+include_patterns = ["*.md", "docs/*.md", "notebooks/*.ipynb"]
 exclude_patterns = ["docs/_build", "**/.*", ".*", "results", "logs", "checkpoints", "data", "build", "figures", "released", "tests"]
 extensions = ["myst_nb", "sphinx.ext.autodoc"]
 

@@ -97,3 +97,8 @@ def test_the_worked_example_of_a_table_is_the_codes():
     for room, lines in zip(rooms, excerpts, strict=True):
         code = [line.strip() for line in (ROOT / "artifact" / room).read_text(encoding="utf-8").splitlines()]
         assert [line for line in lines if line and line not in code] == [], room
+
+
+def test_every_page_at_the_root_has_its_place_in_the_documentation():
+    places = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert [path.name for path in ROOT.glob("*.md") if f"\n../{path.stem}\n" not in places] == []
