@@ -322,5 +322,9 @@ def workers(profile: Profile) -> int:
     if profile.device == "cuda":
         import torch
         return max(1, torch.cuda.device_count())
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(1, cores // profile.threads)
+    return max(1, cores() // profile.threads)
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -1,11 +1,16 @@
 """Writing every table and figure of a profile from receipts, beside the paper's numbers: nothing is computed here."""
 
+import os
+import signal
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
 
-from artifact import jobs, methods, page
+from artifact import jobs, methods, page, processes
 from artifact.exhibits import (
     black_box,
     claims,
@@ -153,20 +158,36 @@ class Written:
 
 
 def write_all(profile: Profile) -> list[Written]:
-    """Write every item that the receipts allow under figures/<profile>/, and a page over them."""
-    folder, written = ROOT / "figures" / profile.name, []
-    where = folder.relative_to(ROOT)
-    for name in ITEMS:
+    """Write every item that the receipts allow under figures/<profile>/, side by side on all cores, and a page over them."""
+    folder = ROOT / "figures" / profile.name
+    # Each process starts afresh: a copy of this one would hold locks of threads that it has not, a notebook's kernel above all.
+    with ProcessPoolExecutor(jobs.cores(), get_context("spawn"), _as_one_of_several, (os.getpid(),)) as pool:
         try:
-            item = make(name, profile)
-            files = write_item(folder, item)
-            written.append(Written(item.name, f"{where}/{{{', '.join(files)}}}", item.says, item))
-        except NotPlanned:
-            written.append(Written(name, NOT_MADE, not_planned(profile)))
-        except Missing as missing:
-            written.append(Written(name, NOT_MADE, f"{missing}; make it with: make reproduce PROFILE={profile.name}"))
+            written = list(pool.map(partial(_write, profile, folder), ITEMS))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    where = folder.relative_to(ROOT)
+    written = [replace(entry, files=f"{where}/{{{entry.files}}}") if entry.item else entry for entry in written]
     page.write(profile, folder, [entry.item for entry in written if entry.item])
     return written
+
+
+def _as_one_of_several(parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C asks all of a terminal's processes at once; the one that waits for us answers it
+    processes.end_with_parent(signal.SIGKILL, parent)
+
+
+def _write(profile: Profile, folder: Path, name: str) -> Written:
+    try:
+        item = make(name, profile)
+        files = write_item(folder, item)
+        written = item if item.figure is None else replace(item, figure=folder / f"{item.stem}.png")
+        return Written(item.name, ", ".join(files), item.says, written)
+    except NotPlanned:
+        return Written(name, NOT_MADE, not_planned(profile))
+    except Missing as missing:
+        return Written(name, NOT_MADE, f"{missing}; make it with: make reproduce PROFILE={profile.name}")
 
 
 def write_item(folder: Path, item: Item) -> list[str]:

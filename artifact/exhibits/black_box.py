@@ -1,8 +1,8 @@
 """Black-box attacks: Fig. 4, Table 2-II and Table 3, from receipts."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.patches import Rectangle
 
 from artifact.exhibits.exhibit import (
     NO_PAPER,
@@ -16,7 +16,7 @@ from artifact.exhibits.exhibit import (
     pivot,
     with_interval,
 )
-from artifact.exhibits.style import WIDE, styled
+from artifact.exhibits.style import WIDE, styled, subplots
 from artifact.experiment import ROOT, Profile
 from artifact.measurements import black_box
 from artifact.methods import label, short
@@ -63,7 +63,7 @@ def draw_transfer(data: pd.DataFrame, names: dict, paper: pd.DataFrame, title: s
     panels = list(ours.groupby(["attack", "epsilon"]))
     most = [10 * np.ceil(part["accuracy"].max() / 10) for part in (ours, paper)]
     heights = [ours["substitute"].nunique(), paper["substitute"].nunique()]
-    figure, axes = plt.subplots(2, len(panels), figsize=(WIDE, 1.7 + 0.32 * sum(heights)), sharey="row", squeeze=False,
+    figure, axes = subplots(2, len(panels), figsize=(WIDE, 1.7 + 0.32 * sum(heights)), sharey="row", squeeze=False,
                                 height_ratios=heights)
     for row, frame, top, who in zip(axes, (ours, paper), most, ("ours", "the paper"), strict=True):
         for axis, ((attack, epsilon), rows) in zip(row, frame.groupby(["attack", "epsilon"]), strict=False):
@@ -74,7 +74,7 @@ def draw_transfer(data: pd.DataFrame, names: dict, paper: pd.DataFrame, title: s
                 axis.text(x, y, f"{value:.0f}", ha="center", va="center", color="white" if value < 0.55 * top else "black",
                           fontsize="small")
                 if across[x] == down[y]:  # crafted on the very model: white box
-                    axis.add_patch(plt.Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1.6, clip_on=False))
+                    axis.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1.6, clip_on=False))
             axis.set_xticks(range(len(across)), across, rotation=90 if len(across) > 2 else 0)
             axis.set_yticks(range(len(down)), down)
             axis.set(title=rf"{attack}, $\varepsilon$ = {epsilon_text(epsilon)}")

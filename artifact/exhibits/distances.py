@@ -1,6 +1,5 @@
 """How far each model is from the edge: accuracy against every epsilon, and why the margin of features does not become one of images."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
@@ -17,7 +16,7 @@ from artifact.exhibits.exhibit import (
     pivot,
     with_interval,
 )
-from artifact.exhibits.style import WIDE, log_ticks, panels_of, styled
+from artifact.exhibits.style import WIDE, log_ticks, panels_of, styled, subplots
 from artifact.experiment import Profile
 from artifact.measurements import ladder, white_box
 from artifact.measurements.measurement import num_classes
@@ -105,7 +104,7 @@ def draw_whole_curve(data: pd.DataFrame, looks: dict, epsilon: float, in_255ths:
     """Accuracy against epsilon as steps, on a log axis; `data`: model, epsilon, accuracy, low, high (%). `epsilon` is marked."""
     scale, panels = 255 if in_255ths else 1, panels_of(looks)
     most = max(map(len, panels.values()))
-    figure, axes = plt.subplots(1, len(panels), figsize=(WIDE, 2.9 + 0.16 * most), sharex=True, sharey=True, squeeze=False)
+    figure, axes = subplots(1, len(panels), figsize=(WIDE, 2.9 + 0.16 * most), sharex=True, sharey=True, squeeze=False)
     above = data["epsilon"][data["epsilon"] > 0]
     start, end = max(0.7 * above.min(), epsilon / 200), max(1.2 * data[data["accuracy"] > 0]["epsilon"].max(), 2 * epsilon)
     for axis, (name, models) in zip(axes[0], panels.items(), strict=True):
@@ -178,7 +177,7 @@ def draw_why(data: pd.DataFrame, looks: dict, in_255ths: bool, classes: int, tit
     Diamonds are medians; the dashed line is the margin of features that lie on evenly spread centers of `classes` classes.
     """
     scale, panels = 255 if in_255ths else 1, panels_of(looks)
-    figure, axes = plt.subplots(1, len(panels), figsize=(WIDE, 3.6), sharey=True, squeeze=False, sharex=True)
+    figure, axes = subplots(1, len(panels), figsize=(WIDE, 3.6), sharey=True, squeeze=False, sharex=True)
     for axis, (name, models) in zip(axes[0], panels.items(), strict=True):
         axis.axhline((classes / 2 / (classes - 1)) ** 0.5, color="0.3", linewidth=0.9, linestyle=(0, (5, 3)),
                      label="all features on evenly spread centers")

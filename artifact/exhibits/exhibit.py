@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from artifact.experiment import ROOT, Profile, model_receipt_path, read_receipt, unpack
 from artifact.measurements.measurement import Measurement, same_checkpoints
@@ -24,15 +25,10 @@ class Item:
     table: pd.DataFrame | None = None  # as it is read: rows are methods
     paper: pd.DataFrame | None = None  # the paper's, in the same shape
     values: pd.DataFrame | None = None  # every number in long form; with columns method and title, and low and high, those of the table
-    figure: object = None
+    figure: Figure | Path | None = None  # as it is drawn; where its PNG lies, once it is written
     notes: str = ""
     notebook: str = ""  # where it is shown and explained
     receipts: tuple[Path, ...] = ()  # what it was drawn from
-
-    def __post_init__(self):
-        if self.figure is not None:  # drawn through pyplot, which would show it a second time in a notebook and keep it for ever
-            from matplotlib import pyplot
-            pyplot.close(self.figure)
 
     @property
     def sentence(self) -> str:

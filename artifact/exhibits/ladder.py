@@ -1,6 +1,5 @@
 """The ladder: how far accuracy falls under ever stronger attacks on the same images, and why cross-entropy is blind."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
@@ -18,7 +17,7 @@ from artifact.exhibits.exhibit import (
     with_interval,
     worst,
 )
-from artifact.exhibits.style import WIDE, error, panels_of, styled
+from artifact.exhibits.style import WIDE, error, panels_of, styled, subplots
 from artifact.experiment import Profile
 from artifact.measurements import ladder
 from artifact.measurements.measurement import Measurement
@@ -107,7 +106,7 @@ def draw_ladder(data: pd.DataFrame, looks: dict, claims: dict, title: str):
     places = {name: place for place, name in enumerate(titles)}
     panels = panels_of(looks)
     most = max(map(len, panels.values()))
-    figure, axes = plt.subplots(1, len(panels), figsize=(WIDE, 3.9 + 0.16 * max(0, most - 2)), sharex=True, sharey=True, squeeze=False)
+    figure, axes = subplots(1, len(panels), figsize=(WIDE, 3.9 + 0.16 * max(0, most - 2)), sharex=True, sharey=True, squeeze=False)
     for axis, (name, models) in zip(axes[0], panels.items(), strict=True):
         for number, model in enumerate(models):
             rows, own = data[data["model"] == model], looks[model]
@@ -160,7 +159,7 @@ def diagnosis(profile: Profile, methods: list[str] | None = None) -> Item:
 @styled
 def draw_diagnosis(seen: dict, looks: dict, title: str):
     """A row for each model: logit gaps, margin against iteration, two loss surfaces; `seen` holds receipts' results by model."""
-    figure, axes = plt.subplots(len(seen), 4, figsize=(WIDE, 0.75 + 1.5 * len(seen)), squeeze=False, width_ratios=(1, 1, 0.95, 0.95))
+    figure, axes = subplots(len(seen), 4, figsize=(WIDE, 0.75 + 1.5 * len(seen)), squeeze=False, width_ratios=(1, 1, 0.95, 0.95))
     for row, (model, results) in zip(axes, seen.items(), strict=True):
         gap = np.asarray(results["gap"])
         row[0].hist(gap, bins=24, color=looks[model]["color"])

@@ -4,22 +4,28 @@ what `artifact.methods.look` says of it, in the order of drawing.
 
 from pathlib import Path
 
-import matplotlib.pyplot as plt
+import matplotlib.style
 import pandas as pd
+from matplotlib.figure import Figure
 
 STYLE = Path(__file__).with_name("mmc.mplstyle")
 NARROW, WIDE = 84 / 25.4, 174 / 25.4  # inches: a column and a page of 84 and 174 mm
 # Whatever a user's own matplotlibrc says, a figure is drawn, and later saved, over matplotlib's defaults.
-styled = plt.style.context(["default", STYLE])
+styled = matplotlib.style.context(["default", STYLE])
 
 
-def save(figure, folder: Path, stem: str, data: pd.DataFrame) -> list[str]:
+def subplots(rows: int = 1, columns: int = 1, *, figsize: tuple[float, float], **settings):
+    """A new figure and its axes, as pyplot's function of this name returns them, without pyplot: no list of open figures holds it."""
+    figure = Figure(figsize=figsize)
+    return figure, figure.subplots(rows, columns, **settings)
+
+
+def save(figure: Figure, folder: Path, stem: str, data: pd.DataFrame) -> list[str]:
     """Write a figure as PDF and PNG with the numbers that it shows as CSV, without clock times in the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    with plt.style.context(["default", STYLE]):
+    with matplotlib.style.context(["default", STYLE]):
         figure.savefig(folder / f"{stem}.pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
         figure.savefig(folder / f"{stem}.png", metadata={"Software": None})
-    plt.close(figure)
     data.to_csv(folder / f"{stem}.csv", index=False, encoding="utf-8")
     return [f"{stem}.{ending}" for ending in ("pdf", "png", "csv")]
 

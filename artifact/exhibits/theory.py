@@ -1,11 +1,12 @@
 """Drawing Figs. 1, 2, 5 and 6 from the numbers of theory and theory_features, and nothing else."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 from matplotlib.ticker import LogLocator
 
-from artifact.exhibits.style import WIDE, styled
+from artifact.exhibits.style import WIDE, styled, subplots
 from artifact.methods import METHODS, mathtext
 
 SCE, MMC = METHODS["sce"].colour, METHODS["mmc"].colour
@@ -20,7 +21,7 @@ NAMES = {"sce": "SCE", "mmc-10": "MMC-10"}
 @styled
 def figure_1(results):
     """Fig. 1: movement by class (top) and density (bottom) of two-dimensional features under SCE and MMC-10."""
-    figure, axes = plt.subplots(2, 2, figsize=(WIDE, 6.9))
+    figure, axes = subplots(2, 2, figsize=(WIDE, 6.9))
     panels = results["panels"]
     # Coloured by the logarithm that the receipt holds: powers and logarithms differ in their last bit between processors.
     shades = np.concatenate([panel["log10_density"] for panel in panels.values()])
@@ -75,7 +76,7 @@ def _contours(axis, panel, points, colour):
     if panel["centers"] is not None:
         for center in panel["centers"]:
             for level in panel["levels"]:
-                axis.add_patch(plt.Circle(center, np.sqrt(2 * level), fill=False, linestyle="--", linewidth=0.6, color=colour))
+                axis.add_patch(Circle(center, np.sqrt(2 * level), fill=False, linestyle="--", linewidth=0.6, color=colour))
         axis.plot(*np.transpose(panel["centers"]), "+", color="black", markersize=6, markeredgewidth=1, zorder=4)
         return
     x, y = np.meshgrid(np.linspace(low[0], high[0], 240), np.linspace(low[1], high[1], 240))
@@ -95,12 +96,12 @@ def _power(value):
 def figure_2(results):
     """Fig. 2: contours of the g-SCE loss with σ_k < σ_k̃, of the MMC loss, and the radius of both against the loss."""
     softmax, mmc = results["softmax"], results["mmc"]
-    figure, axes = plt.subplots(1, 3, figsize=(WIDE, 3.2), width_ratios=(1, 1, 1.1))
+    figure, axes = subplots(1, 3, figsize=(WIDE, 3.2), width_ratios=(1, 1, 1.1))
     for axis, shape, colour, outward in ((axes[0], softmax, SCE, True), (axes[1], mmc, MMC, False)):
         center = np.array(shape["center"])
         widest = max(contour["radius"] for contour in shape["contours"])
         for contour, shade in zip(shape["contours"], (0.45, 0.7, 1.0), strict=True):
-            axis.add_patch(plt.Circle(center, contour["radius"], fill=False, linewidth=1.4, edgecolor=colour, alpha=shade))
+            axis.add_patch(Circle(center, contour["radius"], fill=False, linewidth=1.4, edgecolor=colour, alpha=shade))
             axis.plot(*np.transpose(contour["found"]), ".", color=colour, markersize=3.5, alpha=shade)
             place = center + (contour["radius"] + 0.085 * widest) * np.array([0.0, -1.0])
             axis.annotate(f"C = {_loss(contour['loss'])}", place, ha="center", va="center", color=colour,
@@ -149,7 +150,7 @@ def _loss(value):
 @styled
 def figure_5(results):
     """Fig. 5: the Max-Mahalanobis centers for L = 2, 3, 4 on the unit sphere."""
-    figure = plt.figure(figsize=(WIDE, 2.6))
+    figure = Figure(figsize=(WIDE, 2.6))
     for place, panel in enumerate(results["panels"], 1):
         points, count = np.array(panel["centers"]), panel["num_classes"]
         solid = count == 4
@@ -171,7 +172,7 @@ def figure_5(results):
             axis.set_box_aspect((1, 1, 1), zoom=1.1)
             axis.view_init(elev=14, azim=38)
         else:
-            axis.add_patch(plt.Circle((0, 0), 1, fill=False, linewidth=0.7, edgecolor="0.7"))
+            axis.add_patch(Circle((0, 0), 1, fill=False, linewidth=0.7, edgecolor="0.7"))
             axis.set(aspect="equal", xlim=(-1.4, 1.4), ylim=(-1.4, 1.4))
         axis.set_axis_off()
         axis.set_title(f"L = {count}: angle {panel['angle']:.1f}°")
@@ -190,7 +191,7 @@ def figure_6(results):
     span = 1.05 * np.abs(grid).max()
     x, y = np.meshgrid(np.linspace(-span, span, 400), np.linspace(-span, span, 400))
     region = np.argmin([(x - cx) ** 2 + (y - cy) ** 2 for cx, cy in centers], 0)
-    figure, axes = plt.subplots(2, 2, figsize=(WIDE, 6.9), sharex=True, sharey=True)
+    figure, axes = subplots(2, 2, figsize=(WIDE, 6.9), sharex=True, sharey=True)
     for axis, panel in zip(axes.flat, results["panels"], strict=True):
         axis.contourf(x, y, region, levels=[-0.5, 0.5, 1.5, 2.5], colors=REGIONS, zorder=0)
         axis.contour(x, y, region, levels=[0.5, 1.5], colors="white", linewidths=1.2, zorder=1)

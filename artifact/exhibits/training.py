@@ -1,10 +1,9 @@
 """Fig. 3a: test error while training, from the models' receipts."""
 
-import matplotlib.pyplot as plt
 import pandas as pd
 
 from artifact.exhibits.exhibit import Item, Missing, figure_title, looks
-from artifact.exhibits.style import NARROW, WIDE, panels_of, styled
+from artifact.exhibits.style import NARROW, WIDE, panels_of, styled, subplots
 from artifact.experiment import Profile, model_receipt_path, read_receipt
 from artifact.methods import label
 
@@ -36,7 +35,7 @@ def figure_3a(profile: Profile, methods: list[str] | None = None) -> Item:
 def draw_training_curves(data: pd.DataFrame, looks: dict, title: str):
     """Fig. 3a: test error by epoch; `data` has columns model, epoch, test_error (%)."""
     panels = panels_of(looks)
-    figure, axes = plt.subplots(1, len(panels), figsize=(WIDE if len(panels) > 1 else NARROW, 2.9), sharey=True, squeeze=False)
+    figure, axes = subplots(1, len(panels), figsize=(WIDE if len(panels) > 1 else NARROW, 2.9), sharey=True, squeeze=False)
     for axis, (name, models) in zip(axes[0], panels.items(), strict=True):
         for model in models:
             rows, own = data[data["model"] == model], looks[model]

@@ -1,13 +1,12 @@
 """Which attack may be trusted: self-checks, indicators of failure on each rung's survivors, and attacks at the same number of passes."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
 from artifact.exhibits.distances import asked, least
 from artifact.exhibits.exhibit import Item, NotPlanned, chosen, correct, epsilon_text, evaluation, figure_title
 from artifact.exhibits.ladder import kept
-from artifact.exhibits.style import WIDE, log_ticks, styled
+from artifact.exhibits.style import WIDE, log_ticks, styled, subplots
 from artifact.experiment import Profile, unpack
 from artifact.measurements import ladder
 from artifact.methods import OBJECTIVES, RUNGS, label, mathtext
@@ -192,7 +191,7 @@ def draw_equal_passes(data: pd.DataFrame, names: dict, budget: int, title: str):
     models = list(names)
     across = min(2, len(models))
     down = -(-len(models) // across)
-    figure, axes = plt.subplots(down, across, figsize=(WIDE, 0.9 + 1.9 * down), sharex=True, sharey=True, squeeze=False)
+    figure, axes = subplots(down, across, figsize=(WIDE, 0.9 + 1.9 * down), sharex=True, sharey=True, squeeze=False)
     attacks = [name for name in RUNGS if name in set(data["attack"])]
     for axis, model in zip(axes.flat, models, strict=False):
         for name in attacks:

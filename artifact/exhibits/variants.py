@@ -1,6 +1,5 @@
 """Tables 4 and 5 and the variants that App. B leaves open, from receipts; every sentence is computed from the numbers."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
@@ -20,7 +19,7 @@ from artifact.exhibits.exhibit import (
     with_difference,
     worst,
 )
-from artifact.exhibits.style import NARROW, styled
+from artifact.exhibits.style import NARROW, styled, subplots
 from artifact.experiment import Profile
 from artifact.measurements import variants
 from artifact.measurements.measurement import ADAPTIVE
@@ -179,7 +178,7 @@ radius = _variant_item("Radius", "radius", "Accuracy against C_MM", "radius")
 @styled
 def draw_radius(data: pd.DataFrame, title: str):
     """Clean and robust accuracy against C_MM; `data` has columns radius, column ("clean", "worst"), accuracy, low, high (%)."""
-    figure, axis = plt.subplots(figsize=(NARROW, 2.7))
+    figure, axis = subplots(figsize=(NARROW, 2.7))
     for column, text, colour, marker in (("clean", "clean", "#0072B2", "o"),
                                          ("untargeted_1", OBJECTIVES["untargeted_1"].name, OBJECTIVES["untargeted_1"].colour, "^"),
                                          ("worst", "worst case of two", "#D55E00", "P")):

@@ -1,6 +1,5 @@
 """White-box attacks: Table 1, the same PGD by objective, by steps and by epsilon, Table 2-I and Fig. 3b, from receipts."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
@@ -23,7 +22,7 @@ from artifact.exhibits.exhibit import (
     with_interval,
     worst,
 )
-from artifact.exhibits.style import NARROW, WIDE, error, styled
+from artifact.exhibits.style import NARROW, WIDE, error, styled, subplots
 from artifact.experiment import Profile
 from artifact.measurements import white_box
 from artifact.methods import OBJECTIVES, label, mathtext, paper_label
@@ -111,7 +110,7 @@ def draw_objectives(data: pd.DataFrame, looks: dict, title: str):
     shown = ("cross_entropy", "untargeted_1", "untargeted_2", "worst")
     by = data.set_index(["model", "objective"])["accuracy"]
     models = sorted(looks, key=lambda model: by[model, "worst"] - by[model, "cross_entropy"])
-    figure, axis = plt.subplots(figsize=(WIDE, 0.9 + 0.5 * len(models)))
+    figure, axis = subplots(figsize=(WIDE, 0.9 + 0.5 * len(models)))
     for place, name in enumerate(shown):
         rows = data[data["objective"] == name].set_index("model").loc[models]
         where = [index + (place - 1.5) * 0.2 for index in range(len(models))]
@@ -171,7 +170,7 @@ def curve(profile: Profile, methods: list[str] | None = None) -> Item:
 @styled
 def draw_curve(data: pd.DataFrame, looks: dict, title: str):
     """Accuracy against epsilon, the intervals of standard training shaded; `data`: model, epsilon, accuracy, low, high (%)."""
-    figure, axis = plt.subplots(figsize=(NARROW, 2.9))
+    figure, axis = subplots(figsize=(NARROW, 2.9))
     for model, own in looks.items():
         rows = data[data["model"] == model]
         if len(looks) <= 4 or own["label"] in ("SCE", "MMC-10"):  # ten bands would be mud
@@ -250,7 +249,7 @@ def draw_attack_paths(results: dict, title: str):
     points = np.array(results["features"])
     span = 1.55 * np.linalg.norm(centers, axis=1).max()
     white = {"color": "white", "linewidth": 3.2, "solid_capstyle": "round"}
-    figure, axes = plt.subplots(1, len(inputs), figsize=(WIDE, 3.9), sharey=True, squeeze=False)
+    figure, axes = subplots(1, len(inputs), figsize=(WIDE, 3.9), sharey=True, squeeze=False)
     for place, axis in enumerate(axes[0]):
         axis.scatter(*points.T, c=labels, cmap="tab10", s=3, alpha=0.18, linewidths=0, rasterized=True)
         for own, center in enumerate(centers):  # outside the ring, where no path ends

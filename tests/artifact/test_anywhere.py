@@ -155,9 +155,7 @@ def test_a_model_of_ones_own_has_a_row_beside_the_papers():
 
 
 def test_a_dollar_in_a_title_is_a_dollar():
-    from artifact.exhibits import style
     profile = experiment.load_profile("demo").model_copy(update={"title": "a $\\foo$ b"})
     data = pd.DataFrame({"model": ["sce"] * 2, "epsilon": [0.0, 0.1], "accuracy": [90.0, 10.0], "low": [85.0, 5.0], "high": [95.0, 15.0]})
     figure = white_box_exhibits.draw_curve(data, {"sce": methods.look(profile, "sce")}, exhibit.figure_title(profile, "text"))
-    figure.canvas.draw()
-    style.plt.close(figure)
+    figure.draw_without_rendering()
