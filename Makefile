@@ -26,7 +26,7 @@ export MMC_EXECUTOR := $(value EXECUTOR)
 WITH_PROFILE := $${MMC_PROFILE:+--profile "$$MMC_PROFILE"}
 WITH_EXECUTOR := $${MMC_EXECUTOR:+--executor "$$MMC_EXECUTOR"}
 
-.PHONY: help setup reproduce figures report test torture docs lint lab bench clean
+.PHONY: help setup reproduce figures report test torture slurm docs lint lab bench clean
 
 help:  ## this list
 	@echo "make TARGET [PROFILE=demo|quick|cpu|paper|FILE.yaml] [EXECUTOR=local|slurm]"
@@ -71,6 +71,10 @@ test: $(READY)  ## unit tests, then every notebook rerun and compared
 
 torture: $(READY)  ## kill, flip, edit and fill disks at random; ends with one line of counts
 	OMP_NUM_THREADS=1 $(PYTHON) -m tests.torture
+
+slurm: $(READY)  ## a preemption, a time limit and a node's death on a real SLURM that this starts here (Debian: slurm-wlm, munge)
+	@$(PYTHON) -c 'import snakemake_executor_plugin_slurm' 2> /dev/null || $(INSTALL) 'snakemake-executor-plugin-slurm>=2.8'
+	$(PYTHON) -m tests.slurm
 
 docs: $(READY)  ## the documentation as a site: notebooks as they are committed, the library's functions, the verdict
 	@$(PYTHON) -c 'import furo, myst_nb' 2> /dev/null || $(INSTALL) -r requirements-docs.lock

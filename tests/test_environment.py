@@ -102,4 +102,5 @@ def test_a_workflow_pins_its_actions_and_runs_commands_that_the_readme_or_contri
     used, run = ([step[key] for step in steps if key in step] for key in ("uses", "run"))
     assert used and all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action) for action in used)
     told = (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()
-    assert all(re.match(r"make \w+", command)[0] in told for command in run)
+    own = [command for command in run if not command.startswith("sudo apt-get")]
+    assert own and all(re.match(r"make \w+", command)[0] in told for command in own)
