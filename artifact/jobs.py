@@ -15,7 +15,8 @@ from artifact.measurements import black_box, general_purpose, ladder, variants, 
 from artifact.measurements.measurement import same_checkpoints
 
 SECONDS_TO_START = 8  # a kernel and its imports
-SHARD_GRADIENTS = 400_000  # of one image each: the least work worth a kernel of its own
+# Of one image each: the least work worth a kernel of its own. Trainings wait for nothing and all else waits for them: two kernels sooner.
+SHARD_GRADIENTS, TRAINING_GRADIENTS = 400_000, 250_000
 # The jobs that attack: their names, their notebooks, and the rooms that say which models and measurements these are about.
 TABLES = (("white box", "03_white_box", white_box), ("black box", "04_black_box", black_box),
           ("general purpose", "05_general_purpose", general_purpose), ("cifar100", "06_cifar100", variants),
@@ -129,7 +130,7 @@ def _job(profile, name, notebook, key, *, needs=(), seconds=0.0, makes=(), **par
 def _training_jobs(profile) -> tuple[dict[str, Path], list[Job]]:
     # One job a model; where training takes seconds, several models share a kernel, whose start would cost more than their work.
     work = {model: _training_gradients(profile, model) for model in profile.models}
-    groups = _shares(work) if profile.train_on_the_spot else [[model] for model in work]
+    groups = _shares(work, TRAINING_GRADIENTS) if profile.train_on_the_spot else [[model] for model in work]
     trained, jobs = {}, []
     for first, *also in groups:
         group = [first, *also]
@@ -150,7 +151,7 @@ def _table_jobs(profile, trained, name, notebook, models, evaluations) -> list[J
     # evaluation made and draws.
     specs = {model: evaluations(profile, model) for model in models}
     shards = []
-    for group in _shares({model: sum(spec.gradients() for spec in specs[model]) for model in models}):
+    for group in _shares({model: sum(spec.gradients() for spec in specs[model]) for model in models}, SHARD_GRADIENTS):
         mine = [spec for model in group for spec in specs[model]]
         key = identity(name, of=[spec.identity(profile) for spec in mine])
         used = dict.fromkeys(model for spec in mine for model in spec.models())
@@ -164,9 +165,9 @@ def _table_jobs(profile, trained, name, notebook, models, evaluations) -> list[J
     return [*shards, _job(profile, name, notebook, key, needs=[shard.receipt for shard in shards], makes=makes, methods=list(models))]
 
 
-def _shares(work: dict[str, float]) -> list[list[str]]:
-    """The models in their order, cut into groups of about equal work, none much below SHARD_GRADIENTS."""
-    share = sum(work.values()) / max(1, round(sum(work.values()) / SHARD_GRADIENTS))
+def _shares(work: dict[str, float], least: float) -> list[list[str]]:
+    """The models in their order, cut into groups of about equal work, none much below `least`."""
+    share = sum(work.values()) / max(1, round(sum(work.values()) / least))
     groups, filled = [[]], 0.0
     for model, gradients in work.items():
         if groups[-1] and filled + gradients / 2 > share * len(groups):  # most of it lies beyond this group's end

@@ -115,7 +115,7 @@ def trained_on_digits(head, *, epochs=40, width=256, seed=0, watch=None) -> Clas
             layer.reset_parameters()
     body = nn.Sequential(nn.Flatten(), nn.Linear(images[0].numel(), width), nn.ReLU(), nn.Linear(width, head.feature_dim))
     model = Classifier(body, head).double()
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3, fused=True)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, epochs * -(-len(images) // 50))
     for _ in range(epochs):
         for batch in torch.randperm(len(images)).split(50):

@@ -31,7 +31,7 @@ def test_profiles_of_the_project_are_valid(name):
     (lambda s: s["training"]["digits"].update(epochs="many"), ["training.digits.epochs", "integer", "'many'"]),
     (lambda s: s["training"]["digits"].update(epochs=0), ["training.digits.epochs", "greater than or equal to 1"]),
     (lambda s: s["training"]["digits"].update(momentum=1.5), ["training.digits.momentum", "less than 1"]),
-    (lambda s: s["training"]["digits"].update(milestones=[26, 20]), ["milestones must rise", "[26, 20]"]),
+    (lambda s: s["training"]["digits-deep"].update(milestones=[26, 20]), ["milestones must rise", "[26, 20]"]),
     (lambda s: s["training"]["digits"].update(feature_dim=4), ["need feature_dim >= 9", "is 4"]),
     (lambda s: s["training"]["digits"].update(dataset="imagenet"), ["training.digits.dataset", "'cifar10'"]),
     (lambda s: s["training"]["digits"].pop("epochs"), ["'training.digits.epochs' is missing"]),
@@ -101,9 +101,9 @@ def test_short_trainings_share_a_kernel_and_long_ones_do_not():
 
 def test_models_are_shared_out_evenly_and_in_order():
     work = {"a": 300_000.0, "b": 200_000.0, "c": 150_000.0, "d": 350_000.0, "e": 1.0}
-    assert jobs._shares(work) == [["a"], ["b", "c"], ["d", "e"]]
-    assert jobs._shares({"a": 1.0, "b": 2.0}) == [["a", "b"]]
-    assert jobs._shares({"a": 5e6, "b": 5e6}) == [["a"], ["b"]]
+    assert jobs._shares(work, 400_000) == [["a"], ["b", "c"], ["d", "e"]]
+    assert jobs._shares({"a": 1.0, "b": 2.0}, 400_000) == [["a", "b"]]
+    assert jobs._shares({"a": 5e6, "b": 5e6}, 400_000) == [["a"], ["b"]]
 
 
 def test_the_most_urgent_job_heads_the_longest_chain():
