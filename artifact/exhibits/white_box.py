@@ -157,10 +157,9 @@ def curve(profile: Profile, methods: list[str] | None = None) -> Item:
     values = pd.DataFrame(long)
     most = values[values["epsilon"] == values["epsilon"].max()]
     best = most.loc[most["accuracy"].idxmax()]
-    says = (
-        f"at ε = {epsilon_text(best['epsilon'])} the most robust model is {label(profile, best['model'])}, which "
-        f"keeps {with_interval(best)}"
-    )
+    says = f"at ε = {epsilon_text(best['epsilon'])} " + (
+        f"the most robust model is {label(profile, best['model'])}, which keeps {with_interval(best)}" if best["accuracy"] > 0 else
+        f"no model keeps any of {profile.white_box.images} images")
     title = f"PGD-{profile.white_box.steps[0]} with the margin objective"
     return Item("Curve", "accuracy_against_epsilon", "Accuracy against epsilon", says, values=values.round(4),
                 figure=draw_curve(values, looks(profile, methods), figure_title(profile, title)),
