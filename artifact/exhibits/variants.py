@@ -138,7 +138,7 @@ def _variant_item(name, stem, title, group, notes=""):
         figure = None
         if group == "radius":
             radii = {model: profile.models[model].radius for model in models}
-            figure = draw_radius(values.assign(radius=values["model"].map(radii)), figure_title(profile, title))
+            figure = draw_radius(values.assign(radius=values["model"].map(radii)), figure_title(profile, mathtext(title)))
         plan = profile.white_box
         data = NAMES[profile.dataset(models[0])]
         return Item(name, stem, title, _variant_says(profile, models, left), pivot(values), None, values, figure,
@@ -185,9 +185,10 @@ def draw_radius(data: pd.DataFrame, title: str):
         rows = data[data["column"] == column].sort_values("radius")
         axis.fill_between(rows["radius"], rows["low"], rows["high"], color=colour, alpha=0.15, linewidth=0)
         axis.plot(rows["radius"], rows["accuracy"], color=colour, marker=marker, label=mathtext(text))
-    axis.set(xscale="log", xlabel=r"$C_{\mathrm{MM}}$", ylabel="accuracy (%)", ylim=(-2, 102), title=title)
+    axis.set(xscale="log", xlabel=r"$C_{\mathrm{MM}}$", ylabel="accuracy (%)", ylim=(-2, 102))
     axis.set_xticks(sorted(set(data["radius"])), [f"{value:g}" for value in sorted(set(data["radius"]))])
     axis.minorticks_off()
+    figure.suptitle(title, wrap=True)
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 

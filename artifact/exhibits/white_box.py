@@ -179,7 +179,8 @@ def draw_curve(data: pd.DataFrame, looks: dict, title: str):
     whole = all(abs(place * 255 - round(place * 255)) < 1e-6 for place in places)
     axis.set_xticks(places, [f"{place * 255:.0f}" if whole else f"{place:g}" for place in places])
     axis.set(xlabel=r"$\varepsilon$ ($\ell_\infty$, in 1/255)" if whole else r"$\varepsilon$ ($\ell_\infty$)", ylabel="accuracy (%)",
-             ylim=(0, 100), title=title)
+             ylim=(0, 100))
+    figure.suptitle(title, wrap=True)
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 

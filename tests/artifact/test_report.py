@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from artifact import experiment, jobs, methods, page, report
 from artifact.exhibits import exhibit, style
+from artifact.exhibits import variants as variants_exhibits
 from artifact.exhibits import white_box as white_box_exhibits
 
 
@@ -290,7 +291,7 @@ def texts(figure, renderer):
 
 def overlaps(figure):
     """Pairs of texts whose boxes share more than a pixel both ways, and texts that leave the figure."""
-    canvas = FigureCanvasAgg(figure)  # pyplot took its own away as it closed the figure
+    canvas = FigureCanvasAgg(figure)  # drawn without pyplot, it has none that draws
     canvas.draw()
     boxes, frame = texts(figure, canvas.get_renderer()), figure.bbox
     faults = [text for text, box in boxes if box.x0 < -1 or box.y0 < -1 or box.x1 > frame.x1 + 1 or box.y1 > frame.y1 + 1]
@@ -302,6 +303,15 @@ def overlaps(figure):
 
 def test_no_text_of_a_figure_stands_on_another(drawn):
     assert {stem: found for stem, item in drawn.items() if (found := overlaps(item.figure))} == {}
+
+
+def test_a_narrow_figure_holds_the_demos_long_title():
+    demo = experiment.load_profile("demo")
+    title = exhibit.figure_title(demo, methods.mathtext("Accuracy against C_MM"))
+    rows = {"model": ["sce"] * 2, "epsilon": [0.0, 0.1], "accuracy": [90.0, 10.0], "low": [85.0, 5.0], "high": [95.0, 15.0]}
+    curve = white_box_exhibits.draw_curve(pd.DataFrame(rows), {"sce": methods.look(demo, "sce")}, title)
+    radius = variants_exhibits.draw_radius(pd.DataFrame(rows | {"radius": [1, 10], "column": ["clean"] * 2}), title)
+    assert overlaps(curve) == overlaps(radius) == []
 
 
 def test_the_check_sees_two_texts_in_one_place():
