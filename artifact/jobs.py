@@ -16,7 +16,7 @@ from artifact.measurements.measurement import same_checkpoints
 
 SECONDS_TO_START = 8  # a kernel and its imports
 # Of one image each: the least work worth a kernel of its own. Trainings wait for nothing and all else waits for them: two kernels sooner.
-SHARD_GRADIENTS, TRAINING_GRADIENTS = 400_000, 250_000
+SHARD_GRADIENTS, TRAINING_GRADIENTS = 400_000, 180_000
 # The jobs that attack: their names, their notebooks, and the rooms that say which models and measurements these are about.
 TABLES = (("white box", "03_white_box", white_box), ("black box", "04_black_box", black_box),
           ("general purpose", "05_general_purpose", general_purpose), ("cifar100", "06_cifar100", variants),

@@ -104,6 +104,8 @@ def test_models_are_shared_out_evenly_and_in_order():
     assert jobs._shares(work, 400_000) == [["a"], ["b", "c"], ["d", "e"]]
     assert jobs._shares({"a": 1.0, "b": 2.0}, 400_000) == [["a", "b"]]
     assert jobs._shares({"a": 5e6, "b": 5e6}, 400_000) == [["a"], ["b"]]
+    # The demo's trainings, which all else waits for, are two jobs: one left a core idle for more than a minute.
+    assert sum(job.notebook == "02_training" for job in jobs.plan(experiment.load_profile("demo"))) == 2
 
 
 def test_the_most_urgent_job_heads_the_longest_chain():
