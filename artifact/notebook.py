@@ -26,7 +26,7 @@ class Run:
     """One run of a notebook: its three parameters, the evaluations it made or found, and its claims with their verdicts.
 
     `methods` are models of the profile, none named: all that the notebook is about. `output` is the receipt to write, "" for none.
-    What pyplot draws after this takes the project's look and shows at the end of its cell; a figure of an exhibit shows as a cell's last value.
+    What pyplot draws after this takes the project's look and shows at its cell's end; an exhibit's figure shows as a cell's last value.
     """
 
     profile: str | Profile

@@ -54,9 +54,11 @@ def test_a_worst_case_is_taken_image_by_image():
 
 def test_a_curve_that_ends_at_nothing_names_no_most_robust_model(monkeypatch):
     monkeypatch.setattr(white_box_exhibits, "evaluation", lambda profile, spec: spec)
-    for accuracy, says in ((0.0, "no model keeps any of 64 images"), (3.1, "the most robust model is SCE, which keeps 3.1 %")):
+    demo = experiment.load_profile("demo")
+    images = demo.white_box.images
+    for accuracy, says in ((0.0, f"no model keeps any of {images} images"), (3.1, "the most robust model is SCE, which keeps 3.1 %")):
         monkeypatch.setattr(white_box_exhibits, "number", lambda spec, accuracy=accuracy: {"accuracy": accuracy, "low": 0.0, "high": 5.7})
-        assert white_box_exhibits.curve(experiment.load_profile("demo")).says.startswith(f"at ε = 0.2 {says}")
+        assert white_box_exhibits.curve(demo).says.startswith(f"at ε = 0.2 {says}")
 
 
 def test_a_figure_is_the_same_file_when_drawn_again(tmp_path):
