@@ -52,6 +52,13 @@ def test_a_worst_case_is_taken_image_by_image():
     assert exhibit.worst(flags)["accuracy"] == 50
 
 
+def test_table_1_says_what_optimal_centers_add():
+    """The paper's ablation, MMC-10 (rand): the difference of the two rows that the table shows."""
+    item = white_box_exhibits.table_1(experiment.load_profile("cpu"))
+    kept = item.values[item.values["column"] == "pgd50_un_8"].set_index("method")["accuracy"]
+    assert f"MMC-10's optimal centers over random ones: {kept['MMC-10'] - kept['MMC-10 (rand)']:+.1f} points [" in item.says
+
+
 def test_a_curve_that_ends_at_nothing_names_no_most_robust_model(monkeypatch):
     monkeypatch.setattr(white_box_exhibits, "evaluation", lambda profile, spec: spec)
     demo = experiment.load_profile("demo")
