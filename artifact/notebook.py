@@ -45,6 +45,7 @@ class Run:
         for method in self.methods:
             if method not in self.profile.models:
                 raise ValueError(f"profile {self.profile.name!r} has no model {method!r}; known: {', '.join(self.profile.models)}")
+        torch.set_num_threads(self.profile.threads)  # as for every measurement, for the parts worked by hand too
         plt.style.use(STYLE)
         plt.ion()
 
