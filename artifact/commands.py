@@ -156,7 +156,7 @@ def run(options) -> int:
         if stopped.number != signal.SIGALRM:
             raise
         in_time = False
-    left = [job.name for job in todo if not job.done()]
+    left = [jobs.brief(job.name) for job in todo if not job.done()]
     if failed:
         print(f"failed: {', '.join(failed)}; what is done stays done", file=sys.stderr)
         return 1

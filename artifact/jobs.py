@@ -116,6 +116,12 @@ def to_do(planned: list[Job]) -> list[Job]:
     return todo
 
 
+def brief(name: str) -> str:
+    """A job's name on a line of the terminal or a log: `train sce +29` where it has thirty models."""
+    first, *more = name.split(", ")
+    return f"{first} +{len(more)}" if more else first
+
+
 def rule_name(job: Job) -> str:
     """The job's name in the Snakefile."""
     return job.receipt.stem.replace("-", "_")
@@ -260,11 +266,11 @@ def run_notebook(profile: Profile, job: Job) -> None:
         papermill.execute_notebook(str(source), str(log), job.parameters, kernel_name="python3", cwd=str(ROOT), progress_bar=False,
                                    extra_arguments=["--log-level=50"], kernel_manager_class=kernel.manager())
     except DeadKernelError:
-        raise RuntimeError(f"{job.name}: the kernel of {source.name} was killed; where the memory ran out, run fewer jobs at the same time "
-                           f"(--jobs 1). What was saved stays; the executed notebook is {log.relative_to(ROOT)}") from None
+        raise RuntimeError(f"{brief(job.name)}: the kernel of {source.name} was killed; where the memory ran out, run fewer jobs at the "
+                           f"same time (--jobs 1). What was saved stays; the executed notebook is {log.relative_to(ROOT)}") from None
     except PapermillExecutionError as error:
         trace = re.sub("\x1b\\[[0-9;]*m", "", "\n".join(error.traceback[-2:]))  # without a terminal's colours
-        raise RuntimeError(f"{job.name}: cell {error.cell_index} of {source.name} failed\n{trace}\n"
+        raise RuntimeError(f"{brief(job.name)}: cell {error.cell_index} of {source.name} failed\n{trace}\n"
                            f"the executed notebook is {log.relative_to(ROOT)}") from None
     _require_receipt(job, f"see {log.relative_to(ROOT)}")
 
@@ -288,7 +294,7 @@ def run_plain(profile: Profile, job: Job) -> None:
 
 def _require_receipt(job: Job, hint: str) -> None:
     if missing := job.missing():
-        raise RuntimeError(f"{job.name}: the notebook ended without writing {missing[0]}; {hint}")
+        raise RuntimeError(f"{brief(job.name)}: the notebook ended without writing {missing[0]}; {hint}")
 
 
 def describe(seconds: float) -> str:
@@ -303,11 +309,11 @@ def run_timed(profile: Profile, job: Job, runner) -> None:
     began = time.perf_counter()
     with status.working(job.name, rule_name(job)) as done:
         if not status.living():
-            print(f"{job.name} ...", flush=True)
+            print(f"{brief(job.name)} ...", flush=True)
         runner(profile, job)
         seconds = time.perf_counter() - began
         count = done(seconds)
-    print(f"{job.name}: done in {describe(seconds)}{count}", flush=True)
+    print(f"{brief(job.name)}: done in {describe(seconds)}{count}", flush=True)
 
 
 def estimate(jobs: list[Job], parallel: int) -> float:

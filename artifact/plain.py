@@ -27,14 +27,14 @@ def side_by_side(profile: Profile, todo: list[jobs.Job], parallel: int) -> list[
             for job in ready[:parallel - len(running)]:
                 waiting.remove(job)
                 running[_start(profile, job)] = job
-                print(f"{job.name} ...", flush=True)
+                print(f"{jobs.brief(job.name)} ...", flush=True)
             if not running:
                 break  # what is left needs a job that failed or was not asked for
             for process in [process for process in running if process.poll() is not None]:
                 job = running.pop(process)
                 if not job.done():
-                    failed.append(job.name)
-                print(f"{job.name}: {_ending(profile, job, process.returncode)}", flush=True)
+                    failed.append(jobs.brief(job.name))
+                print(f"{jobs.brief(job.name)}: {_ending(profile, job, process.returncode)}", flush=True)
             time.sleep(0.2)
     finally:
         with processes.stop_flag():  # whatever else comes waits for this

@@ -109,8 +109,7 @@ def sentence(total: int, done: int, running: list[status.Doing], left: float, wi
 
 
 def _shown(doing: status.Doing) -> str:
-    first, *more = doing.name.split(", ")
-    name = f"{first} +{len(more)}" if more else first
+    name = jobs.brief(doing.name)
     if training := doing.training:  # says more than how long the job has run
         return f"{name} ({clock(training['left'])} left, epoch {training['epoch']}/{training['epochs']}, loss {training['loss']:.3g})"
     return f"{name} {clock(doing.seconds)}"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from artifact import jobs, status, terminal
+from artifact import experiment, jobs, status, terminal
 from artifact.experiment import ROOT
 from artifact.status import Doing
 
@@ -53,6 +53,15 @@ def test_the_line_says_what_is_done_what_runs_and_how_long_it_takes():
     training = Doing("train sce, center, mmlda", 40, TRAINING)
     assert "train sce +2 (1:12 left, epoch 3/15, loss 0.213)" in terminal.sentence(11, 4, [training], 170)
     assert terminal.clock(3730) == "1:02:10"
+
+
+def test_a_log_names_a_job_of_many_models_by_its_first(capsys):
+    """The demo's trainings have thirty models: their names filled lines of 400 characters, twice."""
+    profile = experiment.load_profile("demo")
+    for job in jobs.plan(profile):
+        jobs.run_timed(profile, job, lambda profile, job: None)
+    printed = capsys.readouterr().out.splitlines()
+    assert max(map(len, printed)) < 80 and printed[0].endswith(" ...") and any(line.startswith("train sce +") for line in printed)
 
 
 @pytest.mark.parametrize("width", [1, 5, 12, 20, 30, 40, 60, 79, 200])
