@@ -71,7 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--executor", choices=cluster.EXECUTORS, default="local", help="where jobs run: on this machine (local) or by SLURM")
     sub = profiled(command(commands.run, "run", "the same jobs with PyTorch's stack alone: no Snakemake or Jupyter",
                            "For machines that have neither, and for slices of time."))
-    sub.add_argument("--only", default="*", metavar="PATTERN", help="jobs whose name matches, such as 'train *' (all)")
+    sub.add_argument("--only", action="append", metavar="PATTERN",
+                     help="jobs whose name matches, such as 'train *'; may be given several times (all)")
     sub.add_argument("--time-budget", type=_seconds, metavar="S", help="stop after so many seconds with the state saved (never)")
     sub.add_argument("--jobs", type=_at_least_one, default=1, metavar="N",
                      help="jobs at the same time, as processes that share the device (1)")

@@ -133,9 +133,11 @@ def run(options) -> int:
         from artifact.rehearsal import rehearsal
         profile = rehearsal(profile, "cuda" if preflight.cuda_device() else "cpu")
     planned = jobs.plan(profile)
-    asked = [job for job in planned if fnmatch.fnmatchcase(job.name, options.only) or job.name == options.only]
-    if not asked:
-        raise ValueError(f"no job of profile {profile.name!r} matches {options.only!r}; it has: {jobs.listed(planned)}")
+    patterns = options.only or ["*"]
+    for pattern in patterns:
+        if not any(_matches(job, pattern) for job in planned):
+            raise ValueError(f"no job of profile {profile.name!r} matches {pattern!r}; it has: {jobs.listed(planned)}")
+    asked = [job for job in planned if any(_matches(job, pattern) for pattern in patterns)]
     todo = jobs.to_do(asked)
     announce(profile, why, todo, options.jobs)
     if options.dry_run:
@@ -168,6 +170,10 @@ def run(options) -> int:
     elif asked[-1].notebook == "08_report" and not options.rehearse and status.folder() is None:
         summarise(profile)
     return 0
+
+
+def _matches(job: jobs.Job, pattern: str) -> bool:
+    return fnmatch.fnmatchcase(job.name, pattern) or job.name == pattern
 
 
 def one_job(options) -> int:

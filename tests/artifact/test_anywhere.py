@@ -48,6 +48,7 @@ def test_an_ascii_locale_prints_and_reads_utf_8():
     (["run", "--profile", "nope"], "there is no profile 'nope'"), (["run", "--profile", ""], "there is no profile ''"),
     (["job", "train nobody", "--profile", "demo"], "has no job 'train nobody'; it has: theory"),
     (["run", "--profile", "demo", "--only", "trian *"], "no job of profile 'demo' matches 'trian *'"),
+    (["run", "--profile", "demo", "--only", "theory", "--only", "trian *"], "no job of profile 'demo' matches 'trian *'"),
     (["run", "--profile", "paper", "--only", "train sce"], "needs a CUDA device"),
 ])
 def test_the_command_line_says_what_is_wrong_in_one_line(arguments, says):
@@ -56,6 +57,12 @@ def test_the_command_line_says_what_is_wrong_in_one_line(arguments, says):
         pytest.skip("this machine has a CUDA device")
     done = python("-m", "artifact", *arguments)
     assert done.returncode == 1 and says in done.stderr and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_only_given_twice_asks_for_both(tmp_path):
+    done = python("-m", "artifact", "run", "--profile", "cpu", "--only", "train mmc-10", "--only", "train sce", "--dry-run",
+                  MMC_RESULTS=str(tmp_path), MMC_CHECKPOINTS=str(tmp_path))
+    assert done.returncode == 0 and [line.split("  ")[-1] for line in done.stdout.splitlines()[2:]] == ["train sce", "train mmc-10"]
 
 
 @pytest.mark.parametrize("arguments", [["--jobs", "0"], ["--jobs", "-3"], ["--time-budget", "0"], ["--time-budget", "nan"]])
