@@ -1,5 +1,5 @@
-"""Accuracy, robust accuracy, minimal distortion and transfer: batched, resumable, verified in float32, the same for every batch
-size."""
+"""Accuracy, robust accuracy, its worst case over attacks, minimal distortion and transfer: batched, resumable, verified in float32, the
+same for every batch size."""
 
 import functools
 import inspect
@@ -22,7 +22,8 @@ from mmclib.checks import check_images, check_label_form, check_labels, check_se
 from mmclib.fingerprints import UnidentifiedError, fingerprint
 
 __all__ = [
-    "Evaluation", "accuracy", "minimal_distortion", "random_targets", "robust_accuracy", "transfer_matrix", "transfer_row",
+    "Evaluation", "WorstCase", "accuracy", "minimal_distortion", "random_targets", "robust_accuracy", "transfer_matrix", "transfer_row",
+    "worst_case",
 ]
 
 _NO_MEMORY = ("out of memory", "DefaultCPUAllocator")  # what RuntimeErrors say that are no torch.OutOfMemoryError
@@ -30,7 +31,7 @@ _INSIDE = 1e-6  # how far a float32 image may leave its ball
 _SAVED_EVERY = 30  # seconds that a batch should take where a file is to keep what is done: half the minute that may be lost
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation(GradientShares):
     """What an evaluation found, per image (tensors of N rows on the CPU)."""
 
@@ -56,6 +57,35 @@ class Evaluation(GradientShares):
         """Mean distortion over the successes; NaN when there are none."""
         return self.distortion[self.success].double().mean().item()
 
+    def __repr__(self) -> str:
+        return (f"Evaluation({len(self.correct)} images, {self.accuracy:.1%} right, {int(self.gradients.sum())} gradients, "
+                f"{self.zero_gradients_overall:.0%} zero)")
+
+
+@dataclass(frozen=True, repr=False)
+class WorstCase:
+    """What several attacks leave of the same N images, each given those only that all before it left. Printed, it is a table."""
+
+    clean: Evaluation
+    evaluations: dict[str, Evaluation]  # by attack, in their order, of the images that it was given; without those that got none
+    left: dict[str, float]  # share of the N images that are right after this attack and all before it
+    correct: torch.Tensor  # bool (N,), on the CPU: right after all of them
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the N images that no attack fooled."""
+        return self.correct.double().mean().item()
+
+    def __repr__(self) -> str:
+        width = max(map(len, ("worst case", *self.left)))
+        lines = [f"{'':<{width}}  still right  zero gradients", f"{'clean':<{width}}{self.clean.accuracy:>13.1%}"]
+        for name, left in self.left.items():
+            line = f"{name:<{width}}{left:>13.1%}"
+            if found := self.evaluations.get(name):
+                line += f"{found.zero_gradients_overall:>16.0%}" + ("  no evidence: gradients are masked" if found.masked else "")
+            lines.append(line)
+        return "\n".join([*lines, f"{'worst case':<{width}}{self.accuracy:>13.1%}"])
+
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 512) -> Evaluation:
     """Classify clean images, float in [0, 1] or uint8 (N, C, H, W); labels int64 (N,). Raises ValueError for bad input."""
@@ -70,15 +100,16 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int =
     return Evaluation(correct, ~correct, distortion, nothing + 1, nothing, nothing, none, none, "", time.perf_counter() - began)
 
 
-def robust_accuracy(model: nn.Module, images: Tensor, labels: Tensor, attack: Callable, *, targets: Tensor | None = None, seed: int = 0,
-                    batch_size: int = 256, partial: str | Path | None = None, progress: bool = False, **hyper) -> Evaluation:
+def robust_accuracy(model: nn.Module, images: Tensor, labels: Tensor, attack: Callable, *, targets: Tensor | None = None,
+                    seed: int | Tensor = 0, batch_size: int = 256, partial: str | Path | None = None, progress: bool = False,
+                    **hyper) -> Evaluation:
     """Attack every image and count those still classified as their true label; `hyper` goes to the attack.
 
-    Images float in [0, 1] or uint8 (N, C, H, W), labels and targets int64 (N,). Seeds are per image, so the result does not
-    depend on batch_size, which halves by itself when memory runs out. `partial` is a file that an interrupted evaluation resumes
-    from; it is removed at the end. With it, attacks of this package work in batches of at most batch_size that take about half a
-    minute; an attack of your own, and autoattack, are taken in batches of batch_size. Each claimed success is verified by a plain pass
-    in float32 (float64 for a model in it) and must lie inside its ball. Raises ValueError for bad input.
+    Images float in [0, 1] or uint8 (N, C, H, W), labels and targets int64 (N,), seed an integer or int64 (N,). Seeds are per image,
+    so the result does not depend on batch_size, which halves by itself when memory runs out. `partial` is a file that an interrupted
+    evaluation resumes from; it is removed at the end. With it, attacks of this package work in batches of at most batch_size that take
+    about half a minute; an attack of your own, and autoattack, are taken in batches of batch_size. Each claimed success is verified by
+    a plain pass in float32 (float64 for a model in it) and must lie inside its ball. Raises ValueError for bad input.
     """
     finished = _Finished(partial, lambda: fingerprint(model, images, labels, attack, targets, seed, hyper))
     for part, _, columns in _attack(model, images, labels, attack, targets, seed, batch_size, hyper, progress, finished):
@@ -86,6 +117,33 @@ def robust_accuracy(model: nn.Module, images: Tensor, labels: Tensor, attack: Ca
     outcome = finished.close()
     warn_if_masked(outcome, _name(attack))
     return outcome
+
+
+def worst_case(model: nn.Module, images: Tensor, labels: Tensor, attacks: Mapping[str, Callable], *, seed: int = 0, batch_size: int = 256,
+               progress: bool = False) -> WorstCase:
+    """Attack each image by one attack after the other until one fools the model: the accuracy that may be called robust.
+
+    `attacks` maps names to attacks with their settings (functools.partial), the cheap ones first; `mmclib.attacks.ladder(epsilon)` is
+    such a choice. Images, labels and the other options are as in `robust_accuracy`; an image that an attack of this package fools is
+    fooled by it alone too. Warns where no attack had gradients to follow. Raises ValueError for bad input.
+    """
+    if not attacks:
+        raise ValueError("attacks must map at least one name to an attack, got none")
+    clean, seeds = accuracy(model, images, labels, batch_size), counter.image_seeds(seed, len(labels))
+    correct, left, evaluations = clean.correct.clone(), {}, {}
+    for name, attack in attacks.items():
+        rows = correct.nonzero().squeeze(1)
+        if len(rows) > 0:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", GradientMaskingWarning)  # one attack that is not masked is enough
+                evaluations[name] = robust_accuracy(model, images[rows], labels[rows], attack, seed=seeds[rows], batch_size=batch_size,
+                                                    progress=progress)
+            correct[rows] = evaluations[name].correct
+        left[name] = correct.double().mean().item()
+    climbed = [found for found in evaluations.values() if found.gradients.any()]
+    if climbed and all(found.masked for found in climbed):
+        warn_if_masked(climbed[-1], "worst_case")
+    return WorstCase(clean, evaluations, left, correct)
 
 
 def minimal_distortion(model: nn.Module, images: Tensor, labels: Tensor, attack: Callable = carlini_wagner, **options) -> Evaluation:

@@ -33,6 +33,11 @@ class GradientShares:
         """Share of all input gradients taken that are exactly zero."""
         return self.vanished.sum().item() / max(1, self.gradients.sum().item())
 
+    @property
+    def masked(self) -> bool:
+        """Whether more than 5 % are exactly zero, at the first step or overall: what looks like robustness is likely their absence."""
+        return max(self.zero_gradients, self.zero_gradients_overall) > MASKED
+
 
 @dataclass(frozen=True, repr=False)
 class AttackResult(GradientShares):
@@ -57,7 +62,7 @@ class AttackResult(GradientShares):
 def warn_if_masked(outcome: GradientShares, name: str) -> None:
     """Warn that gradients vanish when more than 5 % are exactly zero, at the first step or overall."""
     first, overall = outcome.zero_gradients, outcome.zero_gradients_overall
-    if max(first, overall) > MASKED:
+    if outcome.masked:
         checks.warn(
             f"{name}: the input gradient is exactly zero for {first:.0%} of the attacked images at the first step "
             f"and {overall:.0%} of all steps;"

@@ -32,10 +32,13 @@ def test_the_readmes_own_model_runs_as_it_stands_and_prints_what_it_says(capsys)
     code = re.findall(r"```python\n(.*?)```", (experiment.ROOT / "README.md").read_text(), flags=re.DOTALL)[0]
     with pytest.warns(UserWarning, match="exactly zero"):
         exec(compile(code, "README.md", "exec"), {})
-    wrong, right = (line for line in capsys.readouterr().out.splitlines() if "accuracy" in line)
+    lines = capsys.readouterr().out.splitlines()
+    wrong, right = (line for line in lines if "accuracy" in line)
     shares = [[int(share) for share in re.findall(r"(\d+)%", line)] for line in (wrong, right)]
     assert wrong.startswith("cross_entropy") and right.startswith("margin")
     assert shares[0][0] >= 60 and shares[0][1] >= 50 and shares[1][0] <= 30 and shares[1][1] <= 5
+    assert [line.endswith("gradients are masked") for line in lines[3:]] == [False, True, False, False, False, False]
+    assert lines[-1].startswith("worst case") and float(lines[-1].split()[-1][:-1]) <= 20
 
 
 def test_the_check_sees_a_number_without_a_receipt():

@@ -28,6 +28,41 @@ def test_accuracy_takes_bytes_and_floats(mmc):
     assert from_bytes.correct.equal(from_floats.correct) and from_bytes.accuracy > 0.8
 
 
+def test_the_worst_case_is_that_of_all_attacks_alone(mmc, digits):
+    images, labels = digits
+    rungs = attacks.ladder(epsilon=0.1, steps=10)
+    found = evaluation.worst_case(mmc, images, labels, rungs, batch_size=20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", evaluation.GradientMaskingWarning)
+        alone = [evaluation.robust_accuracy(mmc, images, labels, attack).correct for attack in rungs.values()]
+    assert found.correct.equal(torch.stack(alone).all(0)) and 0 < found.accuracy < found.clean.accuracy
+    shares = [found.clean.accuracy, *found.left.values()]
+    assert shares == sorted(shares, reverse=True) and shares[-1] == found.accuracy
+    assert found.left["cross-entropy"] == alone[0].double().mean()  # the first is given all that are right
+    assert len(found.evaluations["margin"].correct) == round(found.left["away from the own center"] * len(labels))
+    lines = str(found).splitlines()
+    assert repr(found.clean) == f"Evaluation({len(labels)} images, {found.clean.accuracy:.1%} right, 0 gradients, 0% zero)"
+    assert len(lines) == 7 and [line.endswith("no evidence: gradients are masked") for line in lines] == [False, False, True, *4 * [False]]
+
+
+def test_the_worst_case_says_where_no_attack_had_a_gradient(mmc, digits):
+    rungs = attacks.ladder(epsilon=0.1, steps=5)
+    with pytest.warns(evaluation.GradientMaskingWarning, match="^worst_case"):
+        evaluation.worst_case(mmc, *digits, {"blind": rungs["cross-entropy"], "noise": attacks.gaussian_noise})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluation.worst_case(mmc, *digits, rungs)
+
+
+def test_the_worst_case_of_nothing(mmc, digits):
+    images, labels = digits
+    with pytest.raises(ValueError, match="at least one"):
+        evaluation.worst_case(mmc, images, labels, {})
+    wrong = (mmc(images).argmax(1) + 1) % 10  # labels that the model gives to none
+    found = evaluation.worst_case(mmc, images, wrong, attacks.ladder(epsilon=0.1, steps=2))
+    assert found.accuracy == 0 and found.evaluations == {} and str(found).count("0.0%") == 6
+
+
 def test_an_interrupted_evaluation_goes_on_where_it_stopped(mmc, digits, tmp_path, monkeypatch):
     images, labels = digits
     whole = evaluation.robust_accuracy(mmc, images, labels, attacks.pgd, batch_size=20, **PGD)
