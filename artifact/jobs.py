@@ -27,7 +27,7 @@ TABLES = (("white box", "03_white_box", white_box), ("black box", "04_black_box"
 class Job:
     """One notebook run; `outputs` are what it is done by, the receipt first; `needs` are other jobs' receipts.
 
-    `makes` are the receipts of the models or evaluations that its own receipt stands for.
+    `makes` are the receipts of the models or evaluations that its own receipt stands for, each with the seconds that it should take.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Job:
     outputs: tuple[Path, ...]
     needs: tuple[Path, ...] = ()
     seconds: float = field(default=0, compare=False)  # estimate
-    makes: tuple[Path, ...] = ()
+    makes: dict[Path, float] = field(default_factory=dict, compare=False)
     profile: Profile | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -107,13 +107,25 @@ def exhibits(profile: Profile) -> list[Exhibit]:
 
 
 def to_do(planned: list[Job]) -> list[Job]:
-    """The jobs that are not done, and those that need one of them; ValueError that names a damaged receipt."""
+    """The jobs that are not done, and those that need one of them, their `seconds` those of what is left; ValueError that names a
+    damaged receipt."""
     waiting, todo = set(), []
     for job in planned:
-        if waiting.intersection(job.needs) or not job.done():
+        missing = job.missing()
+        if missing or waiting.intersection(job.needs):
             waiting.add(job.receipt)
-            todo.append(job)
+            todo.append(replace(job, seconds=job.seconds - sum(job.makes[path] for path in job.makes if path not in missing)))
     return todo
+
+
+def left(profile: Profile) -> tuple[int, float]:
+    """How many models and evaluations have no receipt yet, and the seconds that they take one by one, by the profile's own rates."""
+    missing: dict[Path, float] = {}
+    for job in plan(profile):
+        away = job.missing()
+        for path in (path for path in job.makes if path in away):
+            missing[path] = max(missing.get(path, 0), job.makes[path])
+    return len(missing), sum(missing.values())
 
 
 def brief(name: str) -> str:
@@ -127,10 +139,10 @@ def rule_name(job: Job) -> str:
     return job.receipt.stem.replace("-", "_")
 
 
-def _job(profile, name, notebook, key, *, needs=(), seconds=0.0, makes=(), **parameters) -> Job:
+def _job(profile, name, notebook, key, *, needs=(), seconds=0.0, makes=None, **parameters) -> Job:
     receipt = results_folder(profile) / "notebooks" / f"{notebook}-{key}.json"
     parameters = {"profile": profile.source, "output": str(receipt), **parameters}
-    return Job(name, notebook, parameters, (receipt,), tuple(needs), SECONDS_TO_START + seconds, tuple(makes), profile)
+    return Job(name, notebook, parameters, (receipt,), tuple(needs), SECONDS_TO_START + seconds, makes or {}, profile)
 
 
 def _training_jobs(profile) -> tuple[dict[str, Path], list[Job]]:
@@ -145,9 +157,9 @@ def _training_jobs(profile) -> tuple[dict[str, Path], list[Job]]:
         output = results_folder(profile) / "notebooks" / f"02_training-{identity('trainings', of=of) if also else of[0]}.json"
         receipt = output if also else model_receipt_path(profile, first)
         parameters = {"profile": profile.source, "model": first, "also": also, "output": str(output)}
-        seconds = sum(work[model] / _rate(profile, model) for model in group)
-        makes = tuple(model_receipt_path(profile, model) for model in group)
-        jobs.append(Job(f"train {', '.join(group)}", "02_training", parameters, (receipt,), (), SECONDS_TO_START + seconds, makes, profile))
+        makes = {model_receipt_path(profile, model): work[model] / _rate(profile, model) for model in group}
+        seconds = SECONDS_TO_START + sum(makes.values())
+        jobs.append(Job(f"train {', '.join(group)}", "02_training", parameters, (receipt,), (), seconds, makes, profile))
         trained |= dict.fromkeys(group, receipt)
     return trained, jobs
 
@@ -161,13 +173,13 @@ def _table_jobs(profile, trained, name, notebook, models, evaluations) -> list[J
         mine = [spec for model in group for spec in specs[model]]
         key = identity(name, of=[spec.identity(profile) for spec in mine])
         used = dict.fromkeys(model for spec in mine for model in spec.models())
-        seconds = sum(spec.gradients() / _rate(profile, spec.model) for spec in mine)
+        makes = {spec.path(profile): spec.gradients() / _rate(profile, spec.model) for spec in mine}
         shards.append(_job(profile, f"{name}: {', '.join(group)}", notebook, key, needs=dict.fromkeys(trained[model] for model in used),
-                           seconds=seconds, makes=[spec.path(profile) for spec in mine], methods=group))
+                           seconds=sum(makes.values()), makes=makes, methods=group))
     if len(shards) == 1:  # nothing to gather
         return [replace(shards[0], name=name)]
     key = identity(name, of=[shard.receipt.name for shard in shards])
-    makes = [path for shard in shards for path in shard.makes]
+    makes = {path: 0.0 for shard in shards for path in shard.makes}  # found, not made
     return [*shards, _job(profile, name, notebook, key, needs=[shard.receipt for shard in shards], makes=makes, methods=list(models))]
 
 

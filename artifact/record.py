@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from artifact import methods, report, scaling
+from artifact import jobs, methods, report, scaling
 from artifact.exhibits.exhibit import Missing
 from artifact.experiment import ROOT, Profile, model_receipt_path, read_receipt, results_folder
 
@@ -68,8 +68,9 @@ def block(profile: Profile) -> str:
 
 
 def cost(profile: Profile) -> list[str]:
-    """What the profile's receipts took, in hours of one core (CUDA: of the device), by training and by attack."""
+    """What the profile's receipts took, in hours of one core (CUDA: of the device), by training and by attack, and what is left."""
     hours, receipts = {}, {}
+    of_one = f"of one {'core' if profile.device == 'cpu' else 'device'}"
     for path in sorted(results_folder(profile).glob("models/*.json")) + sorted(results_folder(profile).glob("evaluations/*/*.json")):
         receipt = read_receipt(path)
         what = "training" if receipt["kind"] == "model" else receipt["config"]["attack"]
@@ -77,9 +78,11 @@ def cost(profile: Profile) -> list[str]:
         hours[what] = hours.get(what, 0) + made["seconds"] * (made["threads"] if profile.device == "cpu" else 1) / 3600
         receipts[what] = receipts.get(what, 0) + 1
     lines = [f"**Cost** (profile `{profile.name}`)", "",
-             f"| what | receipts | hours of one {'core' if profile.device == 'cpu' else 'device'} |", "|---|---:|---:|"]
+             f"| what | receipts | hours {of_one} |", "|---|---:|---:|"]
     lines += [f"| `{what}` | {receipts[what]} | {spent:.2f} |" for what, spent in sorted(hours.items(), key=lambda pair: -pair[1])]
-    return [*lines, f"| together | {sum(receipts.values())} | {sum(hours.values()):.2f} |"]
+    count, seconds = jobs.left(profile)
+    rest = f"Not made yet: {count} receipts, about {seconds / 3600:.1f} hours {of_one} by the profile's own rates."
+    return [*lines, f"| together | {sum(receipts.values())} | {sum(hours.values()):.2f} |", "", rest if count else "All is made."]
 
 
 def costs(profile: Profile) -> str:

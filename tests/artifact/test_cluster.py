@@ -143,7 +143,7 @@ def test_the_measured_point_by_hand(tmp_path, monkeypatch):
         paths[path] = {"provenance": {"seconds": end - start, "finished": finished}}
     monkeypatch.setattr(scaling, "read_receipt", paths.get)
     monkeypatch.setattr(jobs, "SECONDS_TO_START", 2)
-    planned = [replace(_job(name, 1), makes=(tmp_path / f"{name}.json",)) for name in made]
+    planned = [replace(_job(name, 1), makes={tmp_path / f"{name}.json": 1.0}) for name in made]
     point = scaling.observed(planned)
     assert (point.receipts, point.at_once) == (4, 2)
     assert point.ran == pytest.approx(160, abs=8) and point.fewer == pytest.approx(60, abs=8)

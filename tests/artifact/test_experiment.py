@@ -1,6 +1,7 @@
 """Profiles refuse what they should with a sentence; identities move exactly with what they depend on; receipts are whole or absent."""
 
 import json
+import shutil
 
 import pytest
 import yaml
@@ -218,7 +219,6 @@ def test_relative_profiles_and_folders_are_pinned(tmp_path, monkeypatch):
 
 
 def test_a_job_is_done_when_all_that_it_stands_for_is_there(tmp_path, monkeypatch):
-    import shutil
     shutil.copytree(experiment.ROOT / "results" / "quick", tmp_path / "quick")
     monkeypatch.setenv("MMC_RESULTS", str(tmp_path))
     profile = experiment.load_profile("quick")
@@ -235,6 +235,25 @@ def test_a_job_is_done_when_all_that_it_stands_for_is_there(tmp_path, monkeypatc
     experiment.model_receipt_path(profile, "sce").unlink()
     again = jobs.to_do(planned)
     assert [job.name for job in again if job.notebook == "02_training"] == ["train sce"] and again[-1].name == "report"
+
+
+def test_what_is_left_counts_each_receipt_once_and_shortens_jobs(tmp_path, monkeypatch):
+    profile = experiment.load_profile("quick")
+    assert jobs.left(profile) == (0, 0)
+    monkeypatch.setenv("MMC_RESULTS", str(tmp_path))
+    planned = jobs.plan(profile)
+    whole = {path: max(job.makes.get(path, 0) for job in planned) for job in planned for path in job.makes}
+    assert jobs.left(profile) == (len(whole), pytest.approx(sum(whole.values())))
+    assert [job.seconds for job in jobs.to_do(planned)] == [job.seconds for job in planned]
+    job = max((job for job in planned if len(job.makes) > 1), key=lambda job: job.seconds)
+    path = max(job.makes, key=job.makes.get)
+    source = experiment.ROOT / "results" / "quick" / path.relative_to(tmp_path / "quick")
+    for needed in (source, *(experiment.ROOT / "results" / "quick" / "models").iterdir()):
+        target = tmp_path / "quick" / needed.relative_to(experiment.ROOT / "results" / "quick")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(needed, target)
+    there = next(other for other in jobs.to_do(planned) if other.name == job.name)
+    assert there.seconds == pytest.approx(job.seconds - job.makes[path]) and job.makes[path] > 0
 
 
 def test_an_installed_package_without_its_clone_says_so(tmp_path, monkeypatch):

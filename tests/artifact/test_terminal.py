@@ -34,8 +34,9 @@ print("; after")
 """
 
 
-def job(name, seconds, needs=(), makes=(Path("a"),)):
-    return jobs.Job(name, "03_white_box", {}, (Path(f"{name}.json"),), tuple(Path(f"{need}.json") for need in needs), seconds, makes)
+def job(name, seconds, needs=()):
+    needed = tuple(Path(f"{need}.json") for need in needs)
+    return jobs.Job(name, "03_white_box", {}, (Path(f"{name}.json"),), needed, seconds, {Path("a"): seconds})
 
 
 @pytest.fixture()
@@ -79,7 +80,7 @@ def test_the_time_left_follows_the_pace_the_chain_and_the_training():
     assert slow == pytest.approx(90 * 240 / 90)
     assert terminal.time_left(todo, {"a": 60.0}, {"b"}, [Doing("c", 10)], 2) == pytest.approx(20)
     assert terminal.time_left(todo, {"a": 60.0}, {"b"}, [Doing("c", 10, TRAINING)], 2) == pytest.approx(73)
-    two = [replace(todo[2], makes=(Path("a"), Path("b")))]  # of two trainings the first says nothing of the second
+    two = [replace(todo[2], makes={Path("a"): 1.0, Path("b"): 1.0})]  # of two trainings the first says nothing of the second
     assert terminal.time_left(two, {}, set(), [Doing("c", 1, TRAINING | {"left": 2.0})], 1) == pytest.approx(29)
     assert terminal.time_left(todo[2:], {}, set(), [Doing("c", 300)], 1) > 25  # late: some time more
 
