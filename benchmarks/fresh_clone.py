@@ -65,7 +65,7 @@ def timed(name, command, clone):
     last = next((line for line in reversed(done.stdout.splitlines()) if line.strip()), "")
     print(f"{name}: {seconds:.0f} s, exit {done.returncode}; {last}", flush=True)
     if done.returncode:
-        print(done.stdout[-4000:], file=sys.stderr)
+        print(done.stdout, file=sys.stderr)
     return {"seconds": seconds, "processor_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
             "exit": done.returncode, "last_line": last.replace(str(clone), "CLONE")}
 
