@@ -58,8 +58,9 @@ def test_a_failed_job_is_named_with_its_reason_and_what_needs_it_waits(tiny, cap
         trained.train(tiny, model, progress=False)
     (experiment.checkpoint_folder(tiny, "mmc-10") / "model.safetensors").unlink()
     todo = [job for job in jobs.plan(tiny) if job.name.startswith("white box")] + [jobs.find(tiny, "report")]
-    assert plain.side_by_side(tiny, todo, parallel=2) == ["white box"]
+    failed = plain.side_by_side(tiny, todo, parallel=2)
     said = capsys.readouterr().out
+    assert failed == ["white box"], said
     assert "failed" in said and "checkpoint of 'mmc-10' is missing" in said and "delete" in said
     assert not jobs.find(tiny, "report").done()
 
