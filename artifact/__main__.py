@@ -107,10 +107,11 @@ def main(arguments=None) -> int:
         print("error: this is the installed package; profiles, notebooks and receipts are in a clone of the repository: run this command "
               "there (the library, `import mmclib`, needs none)", file=sys.stderr)
         return 1
-    # What is printed and read is UTF-8 in any locale: tables hold an epsilon.
+    # What is printed and read is UTF-8 in any locale: tables hold an epsilon. Each line leaves at once: in a file, where Python would keep
+    # them back, an error would stand above what was said before it.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(encoding="utf-8", errors="replace")
+            stream.reconfigure(encoding="utf-8", errors="replace", line_buffering=True)
     pin_folders()
     if started_by := os.environ.pop("MMC_PARENT", None):  # the make or Snakemake that may be gone before this process has loaded
         processes.end_with_parent(parent=int(started_by))

@@ -53,7 +53,8 @@ def test_side_by_side_makes_the_receipts_of_one_after_another(tiny, capsys):
     assert outcomes(tiny) == parallel
 
 
-def test_a_failed_job_is_named_with_its_reason_and_what_needs_it_waits(tiny, capsys):
+def test_a_failed_job_is_named_with_its_reason_and_what_needs_it_waits(tiny, capsys, monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # where it is set, a log's lines cannot change places
     for model in ("sce", "mmc-10"):
         trained.train(tiny, model, progress=False)
     (experiment.checkpoint_folder(tiny, "mmc-10") / "model.safetensors").unlink()
