@@ -46,6 +46,7 @@ endif
 moved:
 	@rm -f .venv/ready
 
+# What the jobs import is compiled here, once: uv leaves that to the first import, and two jobs that start together would both do it.
 LOCKS := requirements.lock requirements-cuda.lock requirements-nodeps.lock
 .venv/ready: $(LOCKS) pyproject.toml
 	@if command -v uv > /dev/null; then test -e $@ || uv venv --quiet --clear --python '>=3.11' .venv; \
@@ -54,7 +55,9 @@ LOCKS := requirements.lock requirements-cuda.lock requirements-nodeps.lock
 	   || { echo "PyTorch's CPU build cannot be had here (.venv/cpu-build.log): taking the one with CUDA, which is larger and does as well"; \
 	        false; }; } \
 	   || $(INSTALL) -r requirements.lock -r requirements-cuda.lock; } \
-	 && $(INSTALL) --no-deps -r requirements-nodeps.lock -e . && pwd -P > $@
+	 && $(INSTALL) --no-deps -r requirements-nodeps.lock -e . \
+	 && { $(PYTHON) -c 'import torch._dynamo, torchvision' & $(PYTHON) -c 'import artifact.report, ipykernel.kernelapp, snakemake.cli' \
+	      && wait $$!; } && pwd -P > $@
 
 reproduce: $(READY)  ## every figure and table of a profile, ending with the verdict and the page's address
 	@MMC_PARENT=$$PPID exec $(PYTHON) -m artifact reproduce $(WITH_PROFILE) $(WITH_EXECUTOR)
