@@ -8,7 +8,7 @@ SHELL := /bin/bash
 # An active conda environment made from environment.yml is used as it is; else .venv, made by uv from the exact pins.
 ifeq ($(CONDA_DEFAULT_ENV),mmc)
 PYTHON := "$$CONDA_PREFIX"/bin/python
-READY :=
+READY := conda
 INSTALL := $(PYTHON) -m pip install --quiet
 else
 PYTHON := .venv/bin/python
@@ -37,7 +37,7 @@ help:  ## this list
 setup: $(READY)  ## make the environment (every other target does so by itself)
 
 # A finished environment says where it was made: in a copied or moved folder, or broken off, it is made anew (a link is left alone).
-ifneq ($(READY),)
+ifeq ($(READY),.venv/ready)
 ifeq ($(shell test -L .venv || ! test -s .venv/ready || test "$$(cat .venv/ready)" = "$$(pwd -P)" || echo moved),moved)
 $(READY): moved
 endif
@@ -58,6 +58,12 @@ LOCKS := requirements.lock requirements-cuda.lock requirements-nodeps.lock
 	 && $(INSTALL) --no-deps -r requirements-nodeps.lock -e . \
 	 && { $(PYTHON) -c 'import torch._dynamo, torchvision' & $(PYTHON) -c 'import artifact.report, ipykernel.kernelapp, snakemake.cli' \
 	      && wait $$!; } && pwd -P > $@
+
+# environment.yml cannot name packages that come without their dependencies; two comparisons are all that would be lacking.
+.PHONY: conda
+conda:
+	@$(PYTHON) -c 'from importlib.metadata import version; version("torchattacks"); version("adv-lib")' 2> /dev/null \
+	 || $(INSTALL) --no-deps -r requirements-nodeps.lock || echo "going on without torchattacks and adv-lib"
 
 reproduce: $(READY)  ## every figure and table of a profile, ending with the verdict and the page's address
 	@MMC_PARENT=$$PPID exec $(PYTHON) -m artifact reproduce $(WITH_PROFILE) $(WITH_EXECUTOR)

@@ -73,7 +73,12 @@ def test_without_a_driver_the_cpu_build_is_tried_first(torch, fails, installed, 
     uv = tmp_path / "bin" / "uv"
     uv.parent.mkdir()
     uv.write_text(f"""#!/bin/sh
-if [ "$1" = venv ]; then mkdir -p .venv; exit; fi
+if [ "$1" = venv ]; then
+  mkdir -p .venv/bin
+  printf '#!/bin/sh\\necho "$@" >> imported' > .venv/bin/python
+  chmod +x .venv/bin/python
+  exit
+fi
 echo "$@" >> asked
 case "$*" in *--torch-backend*) exit {int(fails)};; esac
 """)
@@ -83,6 +88,23 @@ case "$*" in *--torch-backend*) exit {int(fails)};; esac
     asked = (tmp_path / "asked").read_text().splitlines()
     assert asked == [f"pip install --quiet --python .venv/bin/python {what}" for what in installed]
     assert (tmp_path / ".venv" / "ready").read_text().strip() == str(tmp_path.resolve())
+    assert "import torch" in (tmp_path / "imported").read_text()  # compiled before two jobs start together
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="no make here")
+def test_conda_gets_what_its_file_cannot_name(tmp_path):
+    (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\necho "$@" >> asked\ncase "$1 $2" in "-c from importlib"*) test -e there;; esac\n')
+    python.chmod(0o755)
+    conda = {"CONDA_DEFAULT_ENV": "mmc", "CONDA_PREFIX": str(tmp_path)}
+    for there in (False, True):
+        subprocess.run(["make", "figures"], cwd=tmp_path, check=True, env=os.environ | conda)
+        asked = (tmp_path / "asked").read_text()
+        assert ("-m pip install --quiet --no-deps -r requirements-nodeps.lock" in asked) != there and "-m artifact figures" in asked
+        (tmp_path / "asked").unlink()
+        (tmp_path / "there").touch()
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="no make here")

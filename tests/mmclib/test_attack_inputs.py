@@ -273,7 +273,7 @@ def test_a_result_says_what_it_is_in_a_line(mmc, digits):
     assert repr(result) == f"AttackResult(8 images, {fooled} fooled, linf, {gradients} gradients, 0 % zero)"
 
 
-@pytest.mark.parametrize("classes", range(3, 11))
+@pytest.mark.parametrize("classes", (3, 4, 9, 10))  # too few, the fewest, fewer and no fewer than its ten targets
 def test_autoattack_takes_models_of_few_classes(classes):
     pytest.importorskip("pyautoattack", reason="pyautoattack is not installed")
     torch.manual_seed(0)
