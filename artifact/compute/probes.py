@@ -25,7 +25,11 @@ def plane(profile, spec, classifier, images, labels, *, partial, progress) -> di
     """Fig. 3b: 2-D features of the test images, and the path of the attacked images' features under each objective."""
     settings, device = spec.settings, profile.device
     features = torch.cat([_features(classifier, part.to(device)) for part in (images.float() / 255).split(1000)])
-    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(derive(profile.seed, "plane")))[:settings["inputs"]]
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(derive(profile.seed, "plane")))
+    right = torch.cdist(features, classifier.head.centers.float().cpu()).argmin(1) == labels.cpu()  # an image that is wrong shows no attack
+    chosen = order[right[order]][:settings["inputs"]]
+    if not len(chosen):
+        raise ValueError(f"{spec.model} classifies none of {len(images)} images rightly: there is nothing to attack; train it for longer")
     start, own = (images[chosen].float() / 255).to(device), labels[chosen].to(device)
     goals = evaluation.random_targets(labels[chosen], num_classes(profile, spec.model), seed=derive(profile.seed, "targets")).to(device)
     paths = {}

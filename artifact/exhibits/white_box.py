@@ -235,7 +235,8 @@ def figure_3b(profile: Profile, methods: list[str] | None = None) -> Item:
             f"{moved['targeted_1']:.2f} under the targeted adaptive objective, {moved['cross_entropy']:.2f} under cross-entropy")
     title = figure_title(profile, f"PGD-{profile.plane.steps} in a 2-D feature space, ε = {profile.plane.epsilon:g}")
     return Item("Figure 3b", "figure_3b", "Adaptive and non-adaptive attacks in a two-dimensional feature space", says, values=values,
-                figure=draw_attack_paths(results, title), notes="Stars: the clean inputs. Crosses: the class centers.")
+                figure=draw_attack_paths(results, title),
+                notes="Stars: the clean inputs, which are classified rightly. Crosses: the class centers.")
 
 
 def _steps(found: list[int | None]) -> str:

@@ -50,9 +50,10 @@ def carlini_wagner(profile: Profile, model: str) -> dict[str, Measurement]:
 
 
 def plane(profile: Profile) -> Measurement:
-    """Fig. 3b: the path of two inputs' features under each objective."""
+    """Fig. 3b: the path of the features of a few inputs, right before the attack, under each objective."""
     plan = profile.plane
-    return Measurement(plan.model, "plane", plan.features, settings=plan.model_dump(exclude={"model", "features"}))
+    settings = plan.model_dump(exclude={"model", "features"}) | {"of": "images classified rightly"}
+    return Measurement(plan.model, "plane", plan.features, settings=settings)
 
 
 def models(profile: Profile) -> list[str]:

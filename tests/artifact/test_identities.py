@@ -8,9 +8,9 @@ from artifact import experiment, jobs
 
 COMMITTED = {
     # demo: its verdict is about four models, with distances, indicators and equal passes
-    "demo": {"models": "28be8d6b0dc0", "evaluations": "df58ab42790a", "jobs": "b7ff1653fbc8"},
+    "demo": {"models": "28be8d6b0dc0", "evaluations": "29cecaff96df", "jobs": "78241c7fd4ef"},
     "quick": {"models": "759feb6b8b0b", "evaluations": "74a5b75923bd", "jobs": "95a81b13d078"},
-    "paper": {"models": "73d22aae1c7d", "evaluations": "71250a4773cc", "jobs": "950e14af0da8"},
+    "paper": {"models": "73d22aae1c7d", "evaluations": "8c248b1ef901", "jobs": "1853bedf0926"},
 }
 
 
