@@ -75,7 +75,7 @@ report: $(READY)  ## every exhibit of a finished profile and the jobs behind it,
 	@$(PYTHON) -m artifact report $(WITH_PROFILE)
 
 test: $(READY)  ## unit tests, then every notebook rerun and compared
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 tests
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist worksteal tests
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --nbval --nbval-current-env notebooks
 
 torture: $(READY)  ## kill, flip, edit and fill disks at random; ends with one line of counts

@@ -197,7 +197,7 @@ def _options():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="a dry run in about a minute: n=1 on digits, few steps")
     parser.add_argument("--only", type=lambda text: text.split(","), default=["pgd", "mim", "carlini_wagner", "spsa", "auto"])
-    parser.add_argument("--model", choices=zoo.released(), default="quick-mmc-10", help="the released model (quick-mmc-10)")
+    parser.add_argument("--model", choices=zoo.released(), default="cpu-mmc-10", help="the released model (cpu-mmc-10)")
     parser.add_argument("--images", type=int, help="for PGD and MIM (256)")
     parser.add_argument("--few", type=int, help="for C&W and SPSA, which cost hours (16)")
     parser.add_argument("--strong", type=int, help="for AutoAttack (64)")

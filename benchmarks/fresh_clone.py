@@ -26,7 +26,7 @@ STEPS = {
     "figures": ("make figures PROFILE=cpu", "make figures PROFILE=cpu"),
     "example": ("the README's network of one's own", ".venv/bin/python {example}"),
     "check": ("check-adversarial cpu-mmc-10", ".venv/bin/python -m artifact check-adversarial cpu-mmc-10"),
-    "units": ("make test, unit tests (without data sets)", "OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 tests"),
+    "units": ("make test, unit tests (without data sets)", "OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --dist worksteal tests"),
     "nbval": ("make test, notebooks", "OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q --nbval --nbval-current-env notebooks"),
 }
 

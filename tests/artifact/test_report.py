@@ -121,7 +121,7 @@ def test_a_page_opens_with_the_verdicts_and_marks_the_best(tmp_path):
     text = page.write(profile, tmp_path, made).read_text()
     assert text.index('class="chips"') < text.index('src="ladder.png"') < text.index("<nav") < text.index('id="table_1"')
     cells = {cell.text: cell for name, row in page.grid(made[0]).rows for cell in row if name == "MMC-10"}
-    assert cells["71.5"].best and cells["8.0"].paper == "24.8" and cells["8.0"].interval == "5.0–12.6"
+    assert cells["91.5"].best and cells["24.5"].paper == "24.8" and cells["24.5"].interval == "19.1–30.9"
     assert '<a href="ladder.png"><img src="ladder.png"' in text  # on a phone a figure is read in its own size
 
 
@@ -237,11 +237,10 @@ def test_a_long_table_runs_over_pages_in_latex_and_no_character_is_lost():
 
 def test_a_models_name_comes_from_its_fields_whatever_its_key():
     profile = experiment.load_profile("quick")
-    network, model = profile.training["cifar10-at"], profile.models["at-un-mmc-10"]
-    fast = network.model_copy(update={"steps": 1, "noise": 2.0})
+    fast, model = profile.training["cifar10-at"], profile.models["at-un-mmc-10"]
     profile = profile.model_copy(update={
-        "training": profile.training | {"fast": fast},
-        "models": profile.models | {"any": model, "other": model.model_copy(update={"training": "fast"}),
+        "training": profile.training | {"slow": fast.model_copy(update={"steps": 5, "noise": 0.0})},
+        "models": profile.models | {"any": model.model_copy(update={"training": "slow"}), "other": model,
                                     "third": model.model_copy(update={"adversarial": None, "radius": 30.0, "form": "huber"})}})
     assert methods.label(profile, "any") == "AT_un5 (MMC-10)" and methods.paper_label(profile, "any") == "AT_un10 (MMC-10)"
     assert methods.label(profile, "other") == "AT_un, N-FGSM (MMC-10)" and methods.label(profile, "third") == "MMC-30, Huber"
