@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.patheffects import withStroke
 
 from artifact.exhibits.exhibit import (
     NO_PAPER,
@@ -262,7 +263,8 @@ def draw_attack_paths(results: dict, title: str):
         axis.scatter(*points.T, c=labels, cmap="tab10", s=3, alpha=0.18, linewidths=0, rasterized=True)
         for own, center in enumerate(centers):  # outside the ring, where no path ends
             axis.plot(*center, "+", color="black", markersize=5, markeredgewidth=0.8, zorder=3)
-            axis.annotate(str(own), 1.14 * center, ha="center", va="center", color="0.25", weight="bold")
+            axis.annotate(str(own), 1.14 * center, ha="center", va="center", color="0.25", weight="bold", zorder=9,
+                          path_effects=[withStroke(linewidth=2.5, foreground="white")])
         for name, (text, colour) in drawn.items():
             path = np.array(results["paths"][name][place])
             axis.plot(*path.T, zorder=4, **white)
@@ -278,8 +280,8 @@ def draw_attack_paths(results: dict, title: str):
                 arrow = {"arrowstyle": "-|>", "color": colour, "shrinkA": 0, "shrinkB": 0}
                 axis.annotate("", last + reach * (past - last), last, arrowprops=arrow, zorder=7)
         axis.plot(*results["paths"]["cross_entropy"][place][0], "*", color="black", markersize=11, markeredgecolor="white", zorder=8)
-        axis.set(title=f"input {place + 1}: class {labels[inputs[place]]}, target {results['targets'][place]}", xlabel="$z_1$",
-                 xlim=(-span, span), ylim=(-span, span), aspect="equal")
+        axis.set_title(f"input {place + 1}: class {labels[inputs[place]]}, target {results['targets'][place]}", pad=10)  # above arrows
+        axis.set(xlabel="$z_1$", xlim=(-span, span), ylim=(-span, span), aspect="equal")
         axis.grid(False)
     axes[0][0].set_ylabel("$z_2$")
     for text, marker, size in (("clean input", "*", 9), ("Iter-10", "o", 3.5), ("Iter-50", "o", 6), ("first misclassified", "X", 7)):
