@@ -47,7 +47,7 @@ class Profile(Strict):
     title: str
     device: Literal["cpu", "cuda"] = "cpu"
     threads: Count = 1  # per job; part of what CPU results depend on, to the bit
-    # "auto" is bfloat16 where the device multiplies it in hardware, else float32; which one it was stands in the receipt.
+    # "auto" is bfloat16 where the device multiplies it faster, else float32; which one it was stands in the receipt.
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
     batch_size: Count = 256
     train_on_the_spot: bool = False  # may a notebook opened alone train what it misses

@@ -465,3 +465,10 @@ def test_a_model_without_a_parameter_to_train_is_refused():
     model = classifier().requires_grad_(False)
     with pytest.raises(ValueError, match="nothing to train"):
         fit(model, *few(), recipe=SHORT, seed=0, progress=False)
+
+
+@pytest.mark.parametrize("able, expected", [({"amx_bf16": True, "avx512_bf16": True}, "bfloat16"), ({"avx512_bf16": True}, "float32"),
+                                            ({}, "float32")])
+def test_auto_precision_is_bfloat16_only_where_a_cpu_has_matrix_units_for_it(monkeypatch, able, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert step.best_precision("cpu") == expected
