@@ -59,8 +59,8 @@ def trial(letter, train, test, options):
         model.eval()(torch.rand(1, 3, 32, 32))
     forward = counter.get_total_flops()
     attack = AdversarialTraining(epsilon=EPSILON, step_size=EPSILON, steps=1, noise=2.0, guard=0.2)
-    recipe = Recipe(epochs=options.epochs, batch_size=250, learning_rate=0.1, momentum=0.6, optimizer="muon", schedule="linear", shift=0.0625,
-                    fill="reflect", flip="alternating", half=True, adversarial=attack)
+    recipe = Recipe(epochs=options.epochs, batch_size=250, learning_rate=0.1, momentum=0.6, optimizer="muon", schedule="linear",
+                    shift=0.0625, fill="reflect", flip="alternating", half=True, adversarial=attack)
     folder = None if options.small else Path(__file__).parents[1] / "checkpoints" / "bodies" / f"{letter}-{options.epochs}"
     result = fit(model, train, test, recipe=recipe, seed=0, folder=folder, precision=options.precision)
     images, labels = test[0][:1000].float() / 255, test[1][:1000]
@@ -94,10 +94,11 @@ def main():
 def markdown(result):
     lines = [f"N-FGSM at 8/255, SCE, {result['epochs']} epochs of {result['images']:,} images of CIFAR-10; {result['machine']}, "
              f"{result['threads']} thread(s), torch {result['torch']}, {result['precision']}", "",
-             "| body | multiply-adds an image | parameters | PFLOP | clean | PGD-10, margin, 1,000 images |", "|---|---:|---:|---:|---:|---:|"]
+             "| body | multiply-adds an image | parameters | PFLOP | clean | PGD-10, margin, 1,000 images |",
+             "|---|---:|---:|---:|---:|---:|"]
     for row in result["rows"]:
-        lines.append(f"| {row['body']}: {row['name']} | {row['multiply_adds'] / 1e6:.0f} M | {row['parameters'] / 1e6:.1f} M "
-                     f"| {row['flops'] / 1e15:.3f} | {row['test_accuracy']:.1%} | {row['robust_accuracy']:.1%} |")
+        size = f"{row['multiply_adds'] / 1e6:.0f} M | {row['parameters'] / 1e6:.1f} M | {row['flops'] / 1e15:.3f}"
+        lines.append(f"| {row['body']}: {row['name']} | {size} | {row['test_accuracy']:.1%} | {row['robust_accuracy']:.1%} |")
     return "\n".join(lines)
 
 
