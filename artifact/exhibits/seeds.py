@@ -5,7 +5,7 @@ import pandas as pd
 
 from artifact.exhibits.claims import casts
 from artifact.exhibits.exhibit import Item, Missing, NotPlanned, clean, correct, difference, epsilon_text, with_difference
-from artifact.experiment import Profile
+from artifact.experiment import Profile, model_receipt_path, read_receipt
 from artifact.measurements import ladder
 from artifact.methods import RUNGS, label, short
 
@@ -18,36 +18,45 @@ def seeds(profile: Profile, methods: list[str] | None = None) -> Item:
     rows = [model for model in rows if not methods or set(profile.seeds_of(model)) <= set(methods)]
     if not rows:
         raise NotPlanned("this profile does not train these models with several seeds")
-    long, cells = [], {}
+    long, cells, precisions = [], {}, {}
     for model in rows:
         known = {key: flags for key in profile.seeds_of(model) if (flags := _flags(profile, key))}
         for key, flags in known.items():
+            precisions.setdefault(read_receipt(model_receipt_path(profile, key))["provenance"]["precision"], []).append(
+                f"{short(profile, model)} seed {profile.models[key].seed}")
             long += [{"model": model, "seed": profile.models[key].seed, "title": title, "accuracy": 100 * found.mean()}
                      for title, found in flags.items()]
-        cells[label(profile, model)] = {"seeds": len(known)} | {
-            title: _range([100 * flags[title].mean() for flags in known.values()]) for title in (CLEAN, *RUNGS.values(), WORST)
-            if all(title in flags for flags in known.values()) and known}
+        attacked = sum(WORST in flags for flags in known.values())
+        cells[label(profile, model)] = {"seeds": f"{len(known)}" if attacked == len(known) else f"{len(known)}, {attacked} attacked"} | {
+            title: _range([100 * flags[title].mean() for flags in known.values() if title in flags])
+            for title in (CLEAN, *RUNGS.values(), WORST) if any(title in flags for flags in known.values())}
     values = pd.DataFrame(long)
     if values.empty or values["seed"].nunique() < 2:
         raise Missing("no second seed is made yet")
     plan = profile.verdict
+    titles = [title for title in (CLEAN, *RUNGS.values(), WORST) if title in set(values["title"])]
+    table = pd.DataFrame(cells).T.reindex(columns=["seeds", *titles]).fillna("–")
+    mixed = "" if len(precisions) == 1 else " Trained in " + "; in ".join(f"{kind}: {', '.join(of)}" for kind, of in precisions.items()) + "."
     return Item("Seeds", "seeds", f"Accuracy (%) over seeds: mean (lowest to highest), ε = {epsilon_text(profile.white_box.epsilons[0])}",
-                _says(profile, methods), pd.DataFrame(cells).T.fillna("–"), None, values.round(4),
+                _says(profile, methods), table, None, values.round(4),
                 notes=f"Each seed draws its own weights, order of images and shifts; centers are the same but for random ones. Clean: the "
-                      f"whole test set; attacks: the same {plan.images} images. Brackets in the sentence: paired 95 % intervals.")
+                      f"whole test set; attacks: the same {plan.images} images. Brackets in the sentence: paired 95 % intervals.{mixed}")
 
 
 def _flags(profile, model) -> dict[str, np.ndarray]:
-    """Right answers by column, as booleans; empty where the seed is not trained, or its ladder not whole."""
+    """Right answers by column, as booleans: none where the seed is not trained, the clean ones alone where its ladder is not whole."""
+    found = {}
     try:
+        found[CLEAN] = clean(profile, model, None)
         rungs = {RUNGS[name]: correct(profile, spec)[:profile.verdict.images] for name, spec in ladder.rungs(profile, model).items()}
-        return {CLEAN: clean(profile, model, None)} | rungs | {WORST: np.logical_and.reduce(list(rungs.values()))}
+        return found | rungs | {WORST: np.logical_and.reduce(list(rungs.values()))}
     except Missing:
-        return {}
+        return found
 
 
 def _range(numbers: list[float]) -> str:
-    return f"{np.mean(numbers):.1f} ({min(numbers):.1f} to {max(numbers):.1f})"
+    span = f" ({min(numbers):.1f} to {max(numbers):.1f})" if len(numbers) > 1 else ""
+    return f"{np.mean(numbers):.1f}{span}"
 
 
 def _says(profile, methods) -> str:
@@ -57,6 +66,7 @@ def _says(profile, methods) -> str:
             first, second = (_flags(profile, getattr(cast, role)) if getattr(cast, role) else {} for role in (mine, theirs))
             if first and second:
                 names = [short(profile, getattr(everyone[0], role)) for role in (mine, theirs)]
-                parts.append(f"seed {cast.seed}, {' over '.join(names)}: clean {with_difference(difference(first[CLEAN], second[CLEAN]))}, "
-                             f"worst case {with_difference(difference(first[WORST], second[WORST]))}")
+                gaps = [f"{'clean' if title == CLEAN else 'worst case'} {with_difference(difference(first[title], second[title]))}"
+                        for title in (CLEAN, WORST) if title in first and title in second]
+                parts.append(f"seed {cast.seed}, {' over '.join(names)}: {', '.join(gaps)}")
     return "; ".join(parts)

@@ -232,7 +232,7 @@ def test_seeds_are_shown_as_mean_and_range_with_paired_differences(made):
     item = seeds.seeds(made)
     numbers = [100 * exhibit.clean(made, model, None).mean() for model in ("mmc-10", "mmc-10-1")]
     assert item.table.loc["MMC-10", "Clean"] == f"{np.mean(numbers):.1f} ({min(numbers):.1f} to {max(numbers):.1f})"
-    assert item.table.loc["MMC-10", "seeds"] == 2 and list(item.table.index) == ["SCE", "MMC-10"]
+    assert item.table.loc["MMC-10", "seeds"] == "2" and list(item.table.index) == ["SCE", "MMC-10"]
     rungs = [exhibit.correct(made, spec)[:16] for spec in ladder.rungs(made, "mmc-10-1").values()]
     assert item.values.set_index(["model", "seed", "title"]).loc[("mmc-10", 1, seeds.WORST), "accuracy"] == pytest.approx(
         100 * np.logical_and.reduce(rungs).mean(), abs=1e-4)
@@ -240,6 +240,27 @@ def test_seeds_are_shown_as_mean_and_range_with_paired_differences(made):
                                                                       "seed 0, AT MMC-10 over AT SCE"]
     with pytest.raises(exhibit.NotPlanned):
         seeds.seeds(made, ["sce", "mmc-10"])
+
+
+def test_a_seed_that_is_trained_and_not_attacked_counts_for_clean_accuracy_alone(made, monkeypatch, tmp_path):
+    whole = seeds.seeds(made)
+    path = ladder.rungs(made, "mmc-10-1")["restarts"].path(made)
+    path.rename(tmp_path / "away.json")
+    try:
+        part = seeds.seeds(made)
+    finally:
+        (tmp_path / "away.json").rename(path)
+    assert part.table.loc["MMC-10", ["seeds", "Clean"]].tolist() == ["2, 1 attacked", whole.table.loc["MMC-10", "Clean"]]
+    own = whole.values.set_index(["model", "seed", "title"])["accuracy"]
+    assert part.table.loc["MMC-10", seeds.WORST] == f"{own['mmc-10', 0, seeds.WORST]:.1f}", "one number has no range"
+    assert part.table.loc["SCE"].equals(whole.table.loc["SCE"])
+    assert [("clean" in one, "worst case" in one) for one in part.says.split("; ")] == [(True, True), (True, False), (True, True)]
+    receipt = json.loads(experiment.model_receipt_path(made, "sce").read_text())
+    other = receipt | {"provenance": receipt["provenance"] | {"precision": "bfloat16"}}
+    read = seeds.read_receipt
+    monkeypatch.setattr(seeds, "read_receipt", lambda path: other if path == experiment.model_receipt_path(made, "sce") else read(path))
+    assert seeds.seeds(made).notes.endswith("Trained in bfloat16: SCE seed 0; in float32: SCE seed 1, MMC-10 seed 0, MMC-10 seed 1.")
+    assert "Trained in" not in whole.notes
 
 
 def test_claims_follow_the_rules_of_the_profile(made, tmp_path):
