@@ -36,7 +36,8 @@ def seeds(profile: Profile, methods: list[str] | None = None) -> Item:
     plan = profile.verdict
     titles = [title for title in (CLEAN, *RUNGS.values(), WORST) if title in set(values["title"])]
     table = pd.DataFrame(cells).T.reindex(columns=["seeds", *titles]).fillna("–")
-    mixed = "" if len(precisions) == 1 else " Trained in " + "; in ".join(f"{kind}: {', '.join(of)}" for kind, of in precisions.items()) + "."
+    trained = "; in ".join(f"{precision}: {', '.join(of)}" for precision, of in precisions.items())
+    mixed = f" Trained in {trained}." if len(precisions) > 1 else ""
     return Item("Seeds", "seeds", f"Accuracy (%) over seeds: mean (lowest to highest), ε = {epsilon_text(profile.white_box.epsilons[0])}",
                 _says(profile, methods), table, None, values.round(4),
                 notes=f"Each seed draws its own weights, order of images and shifts; centers are the same but for random ones. Clean: the "
