@@ -134,13 +134,15 @@ def not_planned(profile: Profile) -> str:
     return f"profile {profile.name} does not plan it"
 
 
-WHITE_BOX = ("Table 1", "Objectives", "Convergence", "Curve")  # these take any model that is named; unasked, those of white_box
+# These take any model that is named; unasked, they show those of white_box, and Figure 3a its own choice.
+WHITE_BOX = ("Table 1", "Objectives", "Convergence", "Curve")
 
 
 def make(name: str, profile: Profile) -> Item:
     """An item as far as its receipts are there; Missing where none is, NotPlanned where the profile has no part in it."""
     notebook, build = ITEMS[name]
-    item = as_far_as_made(build, profile, profile.white_box.models if name in WHITE_BOX else list(profile.models))
+    models = training.models(profile) if name == "Figure 3a" else profile.white_box.models if name in WHITE_BOX else list(profile.models)
+    item = as_far_as_made(build, profile, models)
     return replace(item, notebook=notebook)
 
 

@@ -8,12 +8,16 @@ from artifact.experiment import Profile, model_receipt_path, read_receipt
 from artifact.methods import label
 
 
+def models(profile: Profile) -> list[str]:
+    """What Fig. 3a draws unasked: the models of Table 1 and Fig. 4 that are on Table 1's data set."""
+    planned = dict.fromkeys([*profile.white_box.models, *(profile.transfer.models if profile.transfer else [])])
+    return [model for model in planned if profile.dataset(model) == profile.dataset(profile.white_box.models[0])]
+
+
 def figure_3a(profile: Profile, methods: list[str] | None = None) -> Item:
     """Fig. 3a: test error against training time."""
-    first = profile.dataset(profile.white_box.models[0])
     long = []
-    shown_models = dict.fromkeys([*profile.white_box.models, *(profile.transfer.models if profile.transfer else [])])
-    for model in methods or [model for model in shown_models if profile.dataset(model) == first]:
+    for model in methods or models(profile):
         if not model_receipt_path(profile, model).exists():
             raise Missing(f"{model} is not trained")
         receipt = read_receipt(model_receipt_path(profile, model))

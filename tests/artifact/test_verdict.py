@@ -228,6 +228,17 @@ def test_a_table_is_made_as_far_as_its_receipts_are_there(made, monkeypatch, tmp
         report.make("Table 3", made)
 
 
+def test_a_part_of_figure_3a_has_no_model_that_the_whole_lacks(made, tmp_path):
+    whole, model = report.make("Figure 3a", made), made.white_box.models[-1]
+    path = experiment.model_receipt_path(made, model)
+    path.rename(tmp_path / "away.json")
+    try:
+        part = report.make("Figure 3a", made)
+    finally:
+        (tmp_path / "away.json").rename(path)
+    assert set(part.values["model"]) == set(whole.values["model"]) - {model} and "Not made yet" in part.notes
+
+
 def test_seeds_are_shown_as_mean_and_range_with_paired_differences(made):
     item = seeds.seeds(made)
     numbers = [100 * exhibit.clean(made, model, None).mean() for model in ("mmc-10", "mmc-10-1")]
