@@ -26,8 +26,7 @@ def seeds(profile: Profile, methods: list[str] | None = None) -> Item:
                 f"{short(profile, model)} seed {profile.models[key].seed}")
             long += [{"model": model, "seed": profile.models[key].seed, "title": title, "accuracy": 100 * found.mean()}
                      for title, found in flags.items()]
-        attacked = sum(WORST in flags for flags in known.values())
-        cells[label(profile, model)] = {"seeds": f"{len(known)}" if attacked == len(known) else f"{len(known)}, {attacked} attacked"} | {
+        cells[label(profile, model)] = {"seeds": len(known), "attacked": sum(WORST in flags for flags in known.values())} | {
             title: _range([100 * flags[title].mean() for flags in known.values() if title in flags])
             for title in (CLEAN, *RUNGS.values(), WORST) if any(title in flags for flags in known.values())}
     values = pd.DataFrame(long)
@@ -35,13 +34,13 @@ def seeds(profile: Profile, methods: list[str] | None = None) -> Item:
         raise Missing("no second seed is made yet")
     plan = profile.verdict
     titles = [title for title in (CLEAN, *RUNGS.values(), WORST) if title in set(values["title"])]
-    table = pd.DataFrame(cells).T.reindex(columns=["seeds", *titles]).fillna("–")
+    table = pd.DataFrame(cells).T.reindex(columns=["seeds", "attacked", *titles]).fillna("–")
     trained = "; in ".join(f"{precision}: {', '.join(of)}" for precision, of in precisions.items())
     mixed = f" Trained in {trained}." if len(precisions) > 1 else ""
     return Item("Seeds", "seeds", f"Accuracy (%) over seeds: mean (lowest to highest), ε = {epsilon_text(profile.white_box.epsilons[0])}",
                 _says(profile, methods), table, None, values.round(4),
                 notes=f"Each seed draws its own weights, order of images and shifts; centers are the same but for random ones. Clean: the "
-                      f"whole test set; attacks: the same {plan.images} images. Brackets in the sentence: paired 95 % intervals.{mixed}")
+                      f"whole test set; attacks: the same {plan.images} images, of the seeds attacked. Brackets in the sentence: paired 95 % intervals.{mixed}")
 
 
 def _flags(profile, model) -> dict[str, np.ndarray]:
