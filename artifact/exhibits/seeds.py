@@ -40,7 +40,8 @@ def seeds(profile: Profile, methods: list[str] | None = None) -> Item:
     return Item("Seeds", "seeds", f"Accuracy (%) over seeds: mean (lowest to highest), ε = {epsilon_text(profile.white_box.epsilons[0])}",
                 _says(profile, methods), table, None, values.round(4),
                 notes=f"Each seed draws its own weights, order of images and shifts; centers are the same but for random ones. Clean: the "
-                      f"whole test set; attacks: the same {plan.images} images, of the seeds attacked. Brackets in the sentence: paired 95 % intervals.{mixed}")
+                      f"whole test set; attacks: the same {plan.images} images, of the seeds attacked. Brackets in the sentence: paired "
+                      f"95 % intervals.{mixed}")
 
 
 def _flags(profile, model) -> dict[str, np.ndarray]:
