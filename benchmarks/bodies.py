@@ -76,6 +76,8 @@ def main():
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(BODIES), help="A, B or C, or several")
     parser.add_argument("--epochs", type=int, default=4)
     options = parse(parser, device="cpu")
+    if unknown := set(options.only) - set(BODIES):
+        parser.error(f"--only takes {', '.join(BODIES)}, got {', '.join(sorted(unknown))}")
     train, test = (data.load("cifar10", split) for split in ("train", "test"))
     if options.small:
         train, test, options.epochs = tuple(tensor[:500] for tensor in train), tuple(tensor[:100] for tensor in test), 1
