@@ -54,15 +54,20 @@ DASHES = {None: "-", "targeted": "--", "untargeted": ":"}  # by adversarial trai
 
 
 def base(profile: Profile, model: str) -> str:
-    """The name of a model's loss with its settings, without adversarial training: "MMC-10, Huber"."""
+    """The name of a model's loss with its settings, without adversarial training or seed: "MMC-10, Huber"."""
     spec = profile.models[model]
     name = METHODS[spec.loss].name.format(**spec.model_dump())
     extras = [{"absolute": "absolute", "huber": "Huber"}[spec.form]] if spec.form else []
     extras += ["rotated"] if spec.rotate else []
     extras += [f"against the {spec.inner}"] if spec.inner else []
     extras += ["2 features"] if profile.training[spec.training].feature_dim == 2 else []
-    extras += [f"seed {spec.seed}"] if spec.seed else []
     return ", ".join([name, *extras])
+
+
+def _drawn(profile: Profile, model: str) -> str:
+    """base(), and the seed where it is not the first."""
+    seed = profile.models[model].seed
+    return base(profile, model) + (f", seed {seed}" if seed else "")
 
 
 def label(profile: Profile, model: str) -> str:
@@ -70,22 +75,22 @@ def label(profile: Profile, model: str) -> str:
     spec = profile.models[model]
     network = profile.training[spec.training]
     if not spec.adversarial:
-        return base(profile, model)
+        return _drawn(profile, model)
     goal = f"AT_{GOALS[spec.adversarial]}"
     if network.noise:  # one step from a noisy start (de Jorge et al., 2022)
-        return f"{goal}, N-FGSM ({base(profile, model)})"
-    return f"{goal}{network.steps} ({base(profile, model)})"
+        return f"{goal}, N-FGSM ({_drawn(profile, model)})"
+    return f"{goal}{network.steps} ({_drawn(profile, model)})"
 
 
 def paper_label(profile: Profile, model: str) -> str:
-    """The paper's row for the same method: its adversarial training always takes 10 steps."""
+    """The paper's row for the same method: its adversarial training always takes 10 steps, and its seed is not said."""
     spec = profile.models[model]
     return f"AT_{GOALS[spec.adversarial]}10 ({base(profile, model)})" if spec.adversarial else base(profile, model)
 
 
 def short(profile: Profile, model: str) -> str:
     """A name for narrow places: adversarial training is only "AT"."""
-    return ("AT " if profile.models[model].adversarial else "") + base(profile, model)
+    return ("AT " if profile.models[model].adversarial else "") + _drawn(profile, model)
 
 
 def look(profile: Profile, model: str) -> dict:

@@ -66,7 +66,6 @@ def claims(profile: Profile, methods: list[str] | None = None) -> Item:
             except Missing:
                 away.append(str(other.seed))
                 continue
-            again = again.replace(f", seed {other.seed}", "")  # of the models' names: said once
             measured, level = f"{measured}; seed {other.seed}: {again}", max(level, found)
         measured += f"; seed{'s' * (len(away) > 1)} {' and '.join(away)}: not made yet" if away else ""
         rows[claim] = {"verdict": LEVELS[level], "measured": measured, "rule": rule}

@@ -244,6 +244,9 @@ def test_a_models_name_comes_from_its_fields_whatever_its_key():
                                     "third": model.model_copy(update={"adversarial": None, "radius": 30.0, "form": "huber"})}})
     assert methods.label(profile, "any") == "AT_un5 (MMC-10)" and methods.paper_label(profile, "any") == "AT_un10 (MMC-10)"
     assert methods.label(profile, "other") == "AT_un, N-FGSM (MMC-10)" and methods.label(profile, "third") == "MMC-30, Huber"
+    profile.models["again"] = profile.models["any"].model_copy(update={"seed": 1})
+    assert methods.label(profile, "again") == "AT_un5 (MMC-10, seed 1)" and methods.short(profile, "again") == "AT MMC-10, seed 1"
+    assert methods.paper_label(profile, "again") == "AT_un10 (MMC-10)", "the paper's row is of the method, whatever the seed"
 
 
 @pytest.mark.parametrize(("plain", "html", "latex"), [
