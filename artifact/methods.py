@@ -106,7 +106,7 @@ _SYMBOL = re.compile(r"(?<![A-Za-z_])(AT|L|C|l)_\{?([A-Za-z0-9]+)\}?(?:\^\{([^}]
 _LATEX = {"ε": r"$\varepsilon$", "σ": r"$\sigma$", "δ": r"$\delta$", "α": r"$\alpha$", "µ": r"$\mu$", "≤": r"$\leq$", "≥": r"$\geq$",
           "→": r"$\rightarrow$", "±": r"$\pm$", "°": r"$^\circ$", "²": "$^2$", "–": "--", "−": "$-$", "·": r"$\cdot$",
           "μ": r"$\mu$", "Δ": r"$\Delta$", "√": r"$\surd$", "×": r"$\times$", "‖": r"$\Vert$", "ᵀ": r"$^\top$",
-          "\u0303": r"\textasciitilde{}", "“": "``", "”": "''"}
+          "\u0303": r"\textasciitilde{}", "“": "``", "”": "''", "\n": r"\newline "}
 _ESCAPED = str.maketrans({"%": r"\%", "&": r"\&", "#": r"\#", "_": r"\_", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
                           "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "<": "$<$", ">": "$>$", **_LATEX})
 
@@ -119,8 +119,8 @@ def symbols_html(text: str) -> str:
 
 
 def html(text: str) -> str:
-    """Text escaped for HTML, its symbols with <sub> and <sup>."""
-    return symbols_html(_html.escape(text, quote=False))
+    """Text escaped for HTML, its symbols with <sub> and <sup>, a new line where it has one."""
+    return symbols_html(_html.escape(text, quote=False)).replace("\n", "<br>")
 
 
 def _math(match) -> str:

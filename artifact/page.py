@@ -194,8 +194,9 @@ class Shown:
         self.items = items
 
     def __repr__(self) -> str:
-        parts = [[f"{item.name}. {item.title}", item.sentence, "" if item.table is None else item.table.to_string(), item.notes]
-                 for item in self.items]
+        tables = [item.table if item.table is None else item.table.replace("\n", "; ", regex=True) for item in self.items]
+        parts = [[f"{item.name}. {item.title}", item.sentence, "" if table is None else table.to_string(), item.notes]
+                 for item, table in zip(self.items, tables, strict=True)]
         return "\n\n".join("\n".join(filter(None, part)) for part in parts)
 
     def _repr_html_(self) -> str:

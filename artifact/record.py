@@ -94,7 +94,8 @@ def verdicts(profile: Profile) -> str:
     """The paper's claims with what was measured, one line each, and what the models were."""
     item = report.make("Verdict", profile)
     lines = ["| claim of the paper | measured | verdict |", "|---|---|---|"]
-    lines += [f"| {claim} | {row['measured']} | **{row['verdict']}** |" for claim, row in item.table.iterrows()]
+    for claim, row in item.table.replace("\n", "<br>", regex=True).iterrows():
+        lines.append(f"| {claim} | {row['measured']} | **{row['verdict']}** |")
     return "\n".join([*lines, "", item.notes])
 
 

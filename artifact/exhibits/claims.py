@@ -57,7 +57,7 @@ def claims(profile: Profile, methods: list[str] | None = None) -> Item:
         except Missing as missing:
             rows[claim] = {"verdict": "not judged", "measured": f"not made yet: {missing}", "rule": "–"}
             continue
-        away = []
+        told, away = [f"seed {cast.seed}: {measured}"], []
         for other in others if judge is not _claim_time else ():  # a step's time does not depend on the seed
             if None in [getattr(other, name) for name in needed]:
                 continue
@@ -66,13 +66,13 @@ def claims(profile: Profile, methods: list[str] | None = None) -> Item:
             except Missing:
                 away.append(str(other.seed))
                 continue
-            measured, level = f"{measured}; seed {other.seed}: {again}", max(level, found)
-        measured += f"; seed{'s' * (len(away) > 1)} {' and '.join(away)}: not made yet" if away else ""
-        rows[claim] = {"verdict": LEVELS[level], "measured": measured, "rule": rule}
+            told, level = [*told, f"seed {other.seed}: {again}"], max(level, found)
+        told += [f"seed{'s' * (len(away) > 1)} {' and '.join(away)}: not made yet"] if away else []
+        rows[claim] = {"verdict": LEVELS[level], "measured": "\n".join(told) if len(told) > 1 else measured, "rule": rule}
     table = pd.DataFrame(rows).T
     if set(table["verdict"]) == {"not judged"}:
         raise NotPlanned("the claims are about SCE and MMC")
-    values = table.rename_axis("claim").reset_index()
+    values = table.replace("\n", "; ", regex=True).rename_axis("claim").reset_index()
     says = "; ".join(f"{claim}: {row.verdict}" for claim, row in table.iterrows())
     several = " A claim holds where it holds on every seed." if others else ""
     return Item("Verdict", "verdict", "What holds of the paper's conclusion", says, table, None, values,
