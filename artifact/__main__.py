@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command(commands.crate, "crate", "write receipts, tables and figures as a Workflow Run RO-Crate, for archives and other tools")
     sub.add_argument("profile", help="the profile whose receipts are written, such as quick")
     sub.add_argument("destination", help="a new folder, or a new file that ends in .zip")
-    command(commands.record, "record", "write the tables of README, RESULTS, BENCHMARKS, SCALING and ARTIFACT from receipts")
+    command(commands.record, "record", "write the tables of README, RESULTS and the other texts, and the cards of released/, from receipts")
     sub = command(commands.download, "download", "fetch data sets through torchvision into MMC_DATA (default data/)")
     sub.add_argument("names", nargs="+", choices=["mnist", "cifar10", "cifar100"], metavar="DATASET", help="mnist, cifar10, cifar100")
     return parser

@@ -236,9 +236,14 @@ def crate(options) -> int:
 
 def record(options) -> int:
     from artifact import record as writer
+    from artifact import release
     for path in writer.FILES:
         path.write_text(writer.update(path), encoding="utf-8")
         print(f"{path.name}: every number between its markers is a receipt's")
+    cards = release.cards()
+    for path, text in cards.items():
+        path.write_text(text, encoding="utf-8")
+    print(f"released: {len(cards)} cards")
     return 0
 
 

@@ -3,16 +3,17 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
 
 from artifact.compute import trained
-from artifact.exhibits.exhibit import Missing, number, with_interval
-from artifact.exhibits.exhibit import evaluation as look_up
-from artifact.experiment import Profile, load_profile
-from artifact.measurements import ladder
+from artifact.exhibits.exhibit import Missing, correct, epsilon_text, with_interval, worst
+from artifact.exhibits.ladder import kept, strongest
+from artifact.experiment import ROOT, Profile, load_profile, model_identity
+from artifact.measurements import ladder, white_box
 from artifact.methods import RUNGS
-from mmclib import checkpoints
+from mmclib import checkpoints, zoo
 from mmclib.zoo import FOLDER
 
 
@@ -35,24 +36,57 @@ def release(profile: Profile, key: str, folder: Path = FOLDER) -> Path:
             "trained_checkpoint_sha256": model.receipt["results"]["checkpoint_sha256"], "receipt": model.path.name, **metadata,
             "test_accuracy": model.receipt["results"]["test_accuracy"], "provenance": model.receipt["provenance"]}
     path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    path.with_suffix(".md").write_text(_card(profile, key, card), encoding="utf-8")
+    path.with_suffix(".md").write_text(card_text(profile, key, card), encoding="utf-8")
     return path
 
 
-def _header(card: dict) -> dict:
+def cards() -> dict[Path, str]:
+    """The card of every released model of a profile that the repository has, as today's receipts tell it."""
+    found = {}
+    for name in zoo.released():
+        profile, _, key = name.partition("-")
+        if (ROOT / "profiles" / f"{profile}.yaml").exists():
+            card = json.loads((zoo.FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+            found[zoo.FOLDER / f"{name}.md"] = card_text(load_profile(profile), key, card)
+    return found
+
+
+def _left(profile: Profile, key: str) -> tuple[int, dict[str, dict]]:
+    """How many images were attacked, and what each attack left, the worst case last: of the ladder, else PGD under each objective."""
+    try:
+        if key in ladder.models(profile):
+            flags = {RUNGS[name]: kept(profile, rung) for name, rung in ladder.rungs(profile, key).items()}
+            flags["worst case"] = strongest(profile, key)
+        elif key in white_box.models(profile):
+            flags = {RUNGS[name]: correct(profile, spec) for name, spec in white_box.objectives(profile, key).items()}
+            flags["worst case"] = np.logical_and.reduce(list(flags.values()))
+        else:
+            return 0, {}
+        return len(flags["worst case"]), {title: worst([own]) for title, own in flags.items()}
+    except Missing:
+        return 0, {}
+
+
+def _header(card: dict, attacked: str, left: dict[str, dict]) -> dict:
     """The card's YAML header as the Hugging Face Hub reads it."""
     dataset = card["network"]["dataset"]
-    result = {"task": {"type": "image-classification"}, "dataset": {"name": dataset, "type": dataset, "split": "test"},
-              "metrics": [{"type": "accuracy", "value": card["test_accuracy"]}]}
+    metrics = [{"type": "accuracy", "value": card["test_accuracy"]}]
+    if left:
+        robust = round(float(left["worst case"]["accuracy"]) / 100, 4)
+        metrics.append({"type": "accuracy", "name": f"worst case, {attacked}", "value": robust})
+    result = {"task": {"type": "image-classification"}, "dataset": {"name": dataset, "type": dataset, "split": "test"}, "metrics": metrics}
     return {"license": "mit", "library_name": "mmclib", "tags": ["adversarial-robustness", "max-mahalanobis-center"], "datasets": [dataset],
             "metrics": ["accuracy"], "model-index": [{"name": card["name"], "results": [result]}]}
 
 
-def _card(profile: Profile, key: str, card: dict) -> str:
+def card_text(profile: Profile, key: str, card: dict) -> str:
+    """A released model's card as Markdown: what it is, how it was made, and what the attacks of its receipts left."""
     spec, network, made = profile.models[key], profile.training[profile.models[key].training], card["provenance"]
     trained = f"{spec.adversarial} adversarial training" if spec.adversarial else "standard training"
+    images, left = _left(profile, key) if card["identity"] == model_identity(profile, key) else (0, {})
+    attacked = f"l_inf, ε = {epsilon_text(profile.white_box.epsilons[0])}, first {images:,} test images"
     lines = [
-        "---", yaml.safe_dump(_header(card), sort_keys=False).strip(), "---",
+        "---", yaml.safe_dump(_header(card, attacked, left), sort_keys=False, allow_unicode=True, width=200).strip(), "---",
         f"# {card['name']}",
         "",
         f'`mmclib.load_released("{card["name"]}")`: loss {spec.loss}'
@@ -70,13 +104,9 @@ def _card(profile: Profile, key: str, card: dict) -> str:
         "Not for use: a research model, made to be attacked.",
         "",
     ]
-    try:
-        found = {title: number(look_up(profile, rung)) for name, title in RUNGS.items()
-                 if (rung := ladder.rungs(profile, key).get(name)) is not None} if profile.verdict and key in profile.verdict.models else {}
-    except Missing:
-        found = {}
-    if found:
-        lines += ["| attack | accuracy left |", "|---|---|", *(f"| {title} | {with_interval(cell)} |" for title, cell in found.items()), ""]
+    if left:
+        lines += [f"| attack ({attacked}) | accuracy left |", "|---|---|"]
+        lines += [*(f"| {title} | {with_interval(cell)} |" for title, cell in left.items()), ""]
     return "\n".join(lines)
 
 

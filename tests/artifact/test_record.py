@@ -6,13 +6,19 @@ import re
 
 import pytest
 import torch
+import yaml
 
 from artifact import experiment, record, release, report
 from artifact.exhibits.exhibit import Missing
 from mmclib import zoo
 
-COMMITTED = [name for name in ("quick", "paper") if (experiment.ROOT / "figures" / name).is_dir()]
+COMMITTED = [name for name in ("quick", "cpu", "paper") if (experiment.ROOT / "figures" / name).is_dir()]
 NUMBER = re.compile(r"\d[\d,.]*\s?(%|×|times|points?|images?/s|hours|seconds)")
+
+
+@pytest.fixture(scope="module")
+def cards():
+    return release.cards()
 
 
 @pytest.mark.parametrize("path", record.FILES, ids=lambda path: path.name)
@@ -86,6 +92,18 @@ def test_a_clone_makes_the_checkpoint_again_from_the_released_model(name, tmp_pa
     receipt["results"]["checkpoint_sha256"] = 64 * "0"  # another training's
     trained._restore(experiment.load_profile(profile), model, receipt, file)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", zoo.released() or [pytest.param("", marks=pytest.mark.skip("no model is released"))])
+def test_a_card_is_what_the_receipts_say(name, cards):
+    path = zoo.FOLDER / f"{name}.md"
+    text = path.read_text()
+    assert cards[path] == text, "run: python -m artifact record"
+    card = json.loads((zoo.FOLDER / f"{name}.json").read_text())
+    metrics = yaml.safe_load(text.split("---")[1])["model-index"][0]["results"][0]["metrics"]
+    assert metrics[0]["value"] == card["test_accuracy"]
+    attacked = [float(found) for found in re.findall(r"^\| [^|]+ \| ([\d.]+) % ", text, flags=re.MULTILINE)]
+    assert attacked and attacked[-1] == min(attacked) == pytest.approx(100 * metrics[1]["value"]), "the worst case is the headline"
 
 
 def test_a_model_is_released_and_loaded_with_the_same_predictions(tmp_path, monkeypatch):
