@@ -47,7 +47,7 @@ def ours(head, train, test, options):
 
 def plain(train, test, options):
     """Return the same for the paper's network in the plain loop."""
-    options.batch, options.architecture, options.blocks, options.device = 50, "resnet", 5, "cpu"
+    options.batch, options.blocks, options.device = 50, 5, "cpu"
     model, reached, looks, seconds = network(options, "sce"), {}, [], 0.0
     block = plain_loop(*train, options, False, model)
     while seconds < 60 * options.minutes and len(reached) < len(MARKS):
