@@ -137,7 +137,8 @@ class GlobalMaxPool(nn.Module):
     """(N, C, H, W) -> (N, C)."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        return maps.amax((2, 3))
+        # By index: amax looks for its gradient's places by equality, which a compiled bfloat16 step that recomputes them may miss (0 / 0).
+        return F.adaptive_max_pool2d(maps, 1).flatten(1)
 
 
 class Multiplied(nn.Module):

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from mmclib import checks, models
+from mmclib.training.step import can_compile
 
 
 class Linear(nn.Module):
@@ -130,3 +131,13 @@ def test_features_scale_so_that_training_is_the_same_for_every_radius():
         units.append([features.detach() / radius, *[parameter.grad for parameter in network.parameters() if parameter.grad is not None]])
     for first, second in zip(*units, strict=True):
         torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.skipif(not can_compile("cpu"), reason="no C++ compiler")
+def test_a_compiled_bfloat16_step_of_the_airbench_body_has_finite_gradients():
+    torch.manual_seed(0)
+    body = models.airbench((8, 8), feature_dim=4).to(memory_format=torch.channels_last).train()
+    images = torch.rand(20, 3, 16, 16).to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.compile(body)(images).float().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in body.parameters() if parameter.requires_grad)
