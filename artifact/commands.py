@@ -47,7 +47,7 @@ def show_ending(items: list[dict], profile: Profile) -> None:
     from artifact.exhibits.exhibit import Missing
     print()
     try:
-        for claim, row in report.make("Verdict", profile).table.replace("\n", "; ", regex=True).iterrows():
+        for claim, row in report.make("Verdict", profile).on_one_line().iterrows():
             _say(f"{claim}: {row['verdict']} ({row['measured']})")
     except Missing:  # what is missing is said below
         pass

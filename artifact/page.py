@@ -194,7 +194,7 @@ class Shown:
         self.items = items
 
     def __repr__(self) -> str:
-        tables = [item.table if item.table is None else item.table.replace("\n", "; ", regex=True) for item in self.items]
+        tables = [item.on_one_line() for item in self.items]
         parts = [[f"{item.name}. {item.title}", item.sentence, "" if table is None else table.to_string(), item.notes]
                  for item, table in zip(self.items, tables, strict=True)]
         return "\n\n".join("\n".join(filter(None, part)) for part in parts)

@@ -94,7 +94,7 @@ def verdicts(profile: Profile) -> str:
     """The paper's claims with what was measured, one line each, and what the models were."""
     item = report.make("Verdict", profile)
     lines = ["| claim of the paper | measured | verdict |", "|---|---|---|"]
-    for claim, row in item.table.replace("\n", "<br>", regex=True).iterrows():
+    for claim, row in item.on_one_line("<br>").iterrows():
         lines.append(f"| {claim} | {row['measured']} | **{row['verdict']}** |")
     return "\n".join([*lines, "", item.notes])
 

@@ -13,11 +13,11 @@ from artifact.exhibits.ladder import kept, strongest
 from artifact.experiment import ROOT, Profile, load_profile, model_identity
 from artifact.measurements import ladder, white_box
 from artifact.methods import RUNGS
+from artifact.sections import Model, Training
 from mmclib import checkpoints, zoo
-from mmclib.zoo import FOLDER
 
 
-def release(profile: Profile, key: str, folder: Path = FOLDER) -> Path:
+def release(profile: Profile, key: str, folder: Path = zoo.FOLDER) -> Path:
     """Write one trained model of a profile as <profile>-<model>.safetensors with its card; returns the file.
 
     A tensor whose numbers are all float16 numbers is kept as such; loaded, every bit is what was trained and evaluated.
@@ -41,13 +41,13 @@ def release(profile: Profile, key: str, folder: Path = FOLDER) -> Path:
 
 
 def cards() -> dict[Path, str]:
-    """The card of every released model of a profile that the repository has, as today's receipts tell it."""
+    """The card of every released model that is a row of a profile, as today's receipts tell it; a row taken out leaves its card alone."""
     found = {}
     for name in zoo.released():
-        profile, _, key = name.partition("-")
-        if (ROOT / "profiles" / f"{profile}.yaml").exists():
+        profile_name, _, key = name.partition("-")
+        if (ROOT / "profiles" / f"{profile_name}.yaml").exists() and key in (profile := load_profile(profile_name)).models:
             card = json.loads((zoo.FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-            found[zoo.FOLDER / f"{name}.md"] = card_text(load_profile(profile), key, card)
+            found[zoo.FOLDER / f"{name}.md"] = card_text(profile, key, card)
     return found
 
 
@@ -81,7 +81,8 @@ def _header(card: dict, attacked: str, left: dict[str, dict]) -> dict:
 
 def card_text(profile: Profile, key: str, card: dict) -> str:
     """A released model's card as Markdown: what it is, how it was made, and what the attacks of its receipts left."""
-    spec, network, made = profile.models[key], profile.training[profile.models[key].training], card["provenance"]
+    # The card's own settings: those of the profile's row may have changed since the model was released.
+    spec, network, made = Model(**card["model"]), Training(**card["network"]), card["provenance"]
     trained = f"{spec.adversarial} adversarial training" if spec.adversarial else "standard training"
     images, left = _left(profile, key) if card["identity"] == model_identity(profile, key) else (0, {})
     attacked = f"l_inf, ε = {epsilon_text(profile.white_box.epsilons[0])}, first {images:,} test images"

@@ -233,6 +233,6 @@ def with_evidence(item: Item) -> Item:
 
 def markdown(item: Item) -> str:
     """A table with its title, notes and sentence."""
-    lines = item.table.replace("\n", "<br>", regex=True)
-    table = lines.to_markdown(disable_numparse=True, colalign=["left", *("left" if word else "right" for word in worded(item.table))])
+    aligned = ["left", *("left" if word else "right" for word in worded(item.table))]
+    table = item.on_one_line("<br>").to_markdown(disable_numparse=True, colalign=aligned)
     return methods.symbols_html(f"**{item.name}.** {item.title}\n\n{table}\n\n{item.notes}\n\n{item.sentence}\n")

@@ -1,6 +1,6 @@
 """The claims of the paper's conclusion, each judged by a rule that the profile fixes, on every seed there is."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -72,13 +72,13 @@ def claims(profile: Profile, methods: list[str] | None = None) -> Item:
     table = pd.DataFrame(rows).T
     if set(table["verdict"]) == {"not judged"}:
         raise NotPlanned("the claims are about SCE and MMC")
-    values = table.replace("\n", "; ", regex=True).rename_axis("claim").reset_index()
     says = "; ".join(f"{claim}: {row.verdict}" for claim, row in table.iterrows())
     several = " A claim holds where it holds on every seed." if others else ""
-    return Item("Verdict", "verdict", "What holds of the paper's conclusion", says, table, None, values,
-                notes="Judged by fixed rules (verdict.rules of the profile) from receipts alone"
-                      + ("." if profile.comparable else
-                         ", on models not trained as the paper trained: a verdict about these models, not about the paper.") + several)
+    models = "." if profile.comparable else \
+        ", on models not trained as the paper trained: a verdict about these models, not about the paper."
+    item = Item("Verdict", "verdict", "What holds of the paper's conclusion", says, table,
+                notes=f"Judged by fixed rules (verdict.rules of the profile) from receipts alone{models}{several}")
+    return replace(item, values=item.on_one_line().rename_axis("claim").reset_index())
 
 
 def _claim_robust(profile, rules, cast):

@@ -42,6 +42,10 @@ class Item:
         return {(row["method"], row["title"]): row for row in self.values.to_dict("records")
                 if not pd.isna(row["low"]) and not pd.isna(row["title"])}
 
+    def on_one_line(self, separator: str = "; ") -> pd.DataFrame | None:
+        """The table for where a cell is one line of text: the lines of a cell (a claim's seeds) joined by the separator."""
+        return None if self.table is None else self.table.replace("\n", separator, regex=True)
+
 
 NO_PAPER = "The paper's cells are lost in the source: paper: not available."
 

@@ -112,6 +112,18 @@ def test_a_card_is_what_the_receipts_say(name, cards):
     assert attacked and attacked[-1] == min(attacked) == pytest.approx(100 * metrics[1]["value"]), "the worst case is the headline"
 
 
+@pytest.mark.skipif("cpu-mmc-10" not in zoo.released(), reason="cpu-mmc-10 is not released")
+def test_a_card_outlives_its_row(monkeypatch):
+    """A profile goes on: a changed row leaves the card its own settings and no attack of another model, a row taken out leaves it alone."""
+    cpu, path = experiment.load_profile("cpu"), zoo.FOLDER / "cpu-mmc-10.md"
+    changed = cpu.models | {"mmc-10": cpu.models["mmc-10"].model_copy(update={"radius": 3.0})}
+    monkeypatch.setattr(release, "load_profile", lambda name: cpu.model_copy(update={"models": changed}))
+    monkeypatch.setattr(zoo, "released", lambda: ["cpu-mmc-10"])
+    assert "C_MM = 10," in release.cards()[path] and "| attack" not in release.cards()[path]
+    del changed["mmc-10"]
+    assert release.cards() == {}
+
+
 def test_a_model_is_released_and_loaded_with_the_same_predictions(tmp_path, monkeypatch):
     from artifact.compute import trained
     from mmclib import data, evaluation
