@@ -99,6 +99,7 @@ lab: $(READY)  ## JupyterLab on the notebooks
 
 bench: $(READY)  ## speed against the field's libraries and a plain training loop, as ratios in one run
 	$(PYTHON) benchmarks/training.py
+	$(PYTHON) benchmarks/training.py --architecture airbench
 	$(PYTHON) benchmarks/accuracy.py
 	$(PYTHON) benchmarks/time_to_accuracy.py
 	$(PYTHON) benchmarks/attacks.py

@@ -14,10 +14,9 @@ import statistics
 import time
 import warnings
 from importlib import metadata
-from pathlib import Path
 
 import torch
-from common import keep, parse, processor
+from common import earlier, keep, parse, processor
 
 from mmclib import attacks, centers, data, evaluation, losses, models, training, zoo
 
@@ -33,7 +32,10 @@ def main():
     print(f"{name}, clean accuracy {clean:.1%}, {device}, {torch.get_num_threads()} threads, torch {torch.__version__}\n", flush=True)
     chip = torch.cuda.get_device_name() if device == "cuda" else processor()
     machine = f"{chip}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    rows = _kept(options, name, machine)
+    versions = {package: _version(package) for package in ("torch", "foolbox", "torchattacks", "pyautoattack", "mmclib")}
+    head = {"benchmark": "attacks", "model": name, "clean_accuracy": clean, "machine": machine, "epsilon": EPSILON, "versions": versions}
+    kept = earlier(head, options.out)
+    rows = kept["rows"] if kept else []
     for bench in (_pgd, _mim, _carlini_wagner, _spsa, _auto):
         title = bench.__name__.strip("_")
         if title not in options.only:
@@ -43,20 +45,9 @@ def main():
             title, *bench(model, images, labels, options), model, labels, rounds
         )
         # After each attack: the slow peers take long enough to be interrupted.
-        keep({"benchmark": "attacks", "markdown": _markdown(name, clean, machine, rows),
-              "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "model": name, "clean_accuracy": clean,
-              "machine": machine, "epsilon": EPSILON, "rows": rows,
-              "versions": {package: _version(package) for package in ("torch", "foolbox", "torchattacks", "pyautoattack", "mmclib")},
-              }, options.out)
+        when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        keep(head | {"markdown": _markdown(name, clean, machine, rows), "when": when, "rows": rows}, options.out)
     print(f"\n{_markdown(name, clean, machine, rows)}")
-
-
-def _kept(options, name, machine):
-    """The rows of other attacks that an earlier run on this model and machine left in the same file."""
-    if not (options.out and Path(options.out).exists()):
-        return []
-    earlier = json.loads(Path(options.out).read_text())
-    return earlier["rows"] if (earlier["model"], earlier["machine"]) == (name, machine) else []
 
 
 def _pgd(model, images, labels, options):

@@ -5,12 +5,11 @@ Says for each its multiply-adds, the floating-point operations of its training, 
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from common import finish, parse, processor
+from common import earlier, finish, parse, processor
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -83,10 +82,8 @@ def main():
         train, test, options.epochs = tuple(tensor[:500] for tensor in train), tuple(tensor[:100] for tensor in test), 1
     head = {"benchmark": "bodies", "machine": processor(), "threads": options.threads, "torch": torch.__version__,
             "precision": options.precision, "epochs": options.epochs, "images": len(train[1])}
-    rows = {}
-    if options.out and Path(options.out).exists():
-        earlier = json.loads(Path(options.out).read_text())
-        rows = {row["body"]: row for row in earlier["rows"]} if all(earlier[key] == value for key, value in head.items()) else {}
+    kept = earlier(head, options.out)
+    rows = {row["body"]: row for row in kept["rows"]} if kept else {}
     for letter in options.only:
         rows[letter] = trial(letter, train, test, options)
         result = head | {"rows": [rows[letter] for letter in BODIES if letter in rows]}

@@ -37,6 +37,14 @@ def finish(result, markdown, out):
     keep(result | {"markdown": markdown}, out)
 
 
+def earlier(head, out):
+    """Return what an earlier run under the same circumstances (`head`) kept in the file `out`, else None."""
+    if not (out and Path(out).exists()):
+        return None
+    kept = json.loads(Path(out).read_text())
+    return kept if all(kept.get(key) == value for key, value in head.items()) else None
+
+
 def keep(result, out):
     if out:
         Path(out).parent.mkdir(parents=True, exist_ok=True)

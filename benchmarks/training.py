@@ -1,7 +1,8 @@
 """Training speed against a plain PyTorch loop: images per second, blocks of both alternating in one run; see --help.
 
 The plain loop is what a tutorial has: a DataLoader that applies torchvision transforms to PIL images, float32, NCHW, eager; its
-adversarial training crafts in evaluation mode with torch.autograd.grad (as TRADES does), which is the fastest plain way.
+adversarial training crafts in evaluation mode with torch.autograd.grad (as TRADES does), which is the fastest plain way. It takes steps of
+SGD; so do ours on the ResNet, while on airbench ours are the recipe's, with Muon.
 The floor is the time that the same multiplications take as bare matrix products in our precision: no loop of direct convolutions
 can be faster on the same machine.
 """
@@ -82,13 +83,14 @@ def plain_loop(images, labels, options, adversarial, model=None):
     return block
 
 
-def our_loop(images, labels, options, adversarial, head="sce"):
+def our_loop(images, labels, options, adversarial, head="sce", precision=None):
     """Return the same for this package: the steps of mmclib.training.fit, data resident as uint8."""
     attack = AdversarialTraining("untargeted", EPSILON, STEP_SIZE, STEPS, "cross_entropy" if head == "sce" else "untargeted_1")
-    recipe = Recipe(epochs=200, batch_size=options.batch, adversarial=attack if adversarial else None)
+    muon = {"optimizer": "muon", "learning_rate": 0.1, "momentum": 0.6} if options.architecture == "airbench" else {}  # as profile cpu
+    recipe = Recipe(epochs=200, batch_size=options.batch, adversarial=attack if adversarial else None, **muon)
     model = network(options, head).to(memory_format=torch.channels_last)
     images, labels = images.to(options.device), labels.to(options.device)
-    stepper = TrainingStep(model, make_optimizers(model, recipe), recipe, options.precision, options.compile)
+    stepper = TrainingStep(model, make_optimizers(model, recipe), recipe, precision or options.precision, options.compile)
     plan = epoch_plan(len(labels), 32, 32, seed=0, epoch=0, device=options.device)
     losses_seen, position = [], 0
 
@@ -131,7 +133,9 @@ def network(options, head):
     torch.manual_seed(0)
     heads = {"sce": lambda: losses.SoftmaxCrossEntropy(10, 256),
              "mmc": lambda: losses.MaxMahalanobisCenter(centers.max_mahalanobis_centers(10, 256))}
-    return models.Classifier(models.resnet(options.blocks), heads[head](), mean=torch.full((3, 32, 32), 0.5)).to(options.device)
+    airbench = options.architecture == "airbench"
+    body = models.airbench(feature_scale=10.0 if head == "mmc" else 1.0) if airbench else models.resnet(options.blocks)
+    return models.Classifier(body, heads[head](), mean=torch.full((3, 32, 32), 0.5)).to(options.device)
 
 
 def clock(options):
@@ -163,10 +167,12 @@ def main():
     parser.add_argument("--small", action="store_true", help="one block a stage, a few steps, nothing compiled: does it run?")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
-    parser.add_argument("--blocks", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=50)
+    parser.add_argument("--architecture", choices=("resnet", "airbench"), default="resnet", help="the paper's, or the CPU recipe's")
+    parser.add_argument("--blocks", type=int, default=5, help="of the ResNet")
+    parser.add_argument("--batch", type=int, help="50 images for the ResNet as in the paper, 250 for airbench as in profile cpu")
     parser.add_argument("--rounds", type=int, default=5)
     options = parse(parser, workers=2, device="option")
+    options.batch = options.batch or {"resnet": 50, "airbench": 250}[options.architecture]
     if options.small:
         options.blocks, options.rounds, options.compile = 1, 3, False
     options.compile = options.compile and can_compile(options.device)
@@ -175,14 +181,16 @@ def main():
     except FileNotFoundError:  # speed does not depend on what is in the pictures
         images, labels = torch.randint(0, 256, (5000, 3, 32, 32), dtype=torch.uint8), torch.arange(5000) % 10
         source = "noise of CIFAR-10's shape"
+    other = "float32" if options.precision == "bfloat16" else "bfloat16"
     standard, attacks = {"cpu": (6, 1), "cuda": (200, 40)}[options.device]
     rows = []
     speeds = compare({"plain": plain_loop(images, labels, options, False), "mmclib SCE": our_loop(images, labels, options, False),
-                      "mmclib MMC": our_loop(images, labels, options, False, "mmc"), "floor": matrix_products(options, False)},
-                     options, standard)
+                      "mmclib MMC": our_loop(images, labels, options, False, "mmc"), "floor": matrix_products(options, False),
+                      f"in {other}": our_loop(images, labels, options, False, precision=other)}, options, standard)
     rows.append(row("standard training, SCE", speeds, "mmclib SCE", "plain"))
     rows.append(row("its floor: the multiplications alone", speeds, "floor", "plain"))
     rows.append(row("MMC against SCE, standard training", speeds, "mmclib MMC", "mmclib SCE"))
+    rows.append(row(f"{options.precision} against {other}, SCE", speeds, "mmclib SCE", f"in {other}"))
     speeds = compare({"plain": plain_loop(images, labels, options, True), "mmclib SCE": our_loop(images, labels, options, True),
                       "floor": matrix_products(options, True)}, options, attacks)
     rows.append(row("adversarial training (PGD-10), SCE", speeds, "mmclib SCE", "plain"))
@@ -190,12 +198,13 @@ def main():
     device = torch.cuda.get_device_name() if options.device == "cuda" else processor()
     result = {"benchmark": "training", "device": device, "threads": torch.get_num_threads(), "torch": torch.__version__,
               "python": platform.python_version(), "data": source, "rows": rows,
-              **{key: getattr(options, key) for key in ("blocks", "batch", "rounds", "precision", "compile", "workers")}}
+              **{key: getattr(options, key) for key in ("architecture", "blocks", "batch", "rounds", "precision", "compile", "workers")}}
     finish(result, markdown(result), options.out)
 
 
 def markdown(result):
-    lines = [f"Training, ResNet v2 n = {result['blocks']}, batch {result['batch']}, {result['device']}, {result['threads']} threads, "
+    name = "airbench" if result["architecture"] == "airbench" else f"ResNet v2 n = {result['blocks']}"
+    lines = [f"Training, {name}, batch {result['batch']}, {result['device']}, {result['threads']} threads, "
              f"torch {result['torch']}, {result['precision']}, {'compiled' if result['compile'] else 'eager'}; "
              f"medians of {result['rounds']} alternating blocks", "",
              "| comparison | images/s | against | ratio (range) |", "|---|---|---|---|"]
