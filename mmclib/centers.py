@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -72,7 +73,7 @@ def hierarchical_centers(tree: Sequence, feature_dim: int, radii: Sequence[float
 
     def place(node, parent, path):
         if not isinstance(node, (list, tuple)):
-            if isinstance(node, bool) or not isinstance(node, int):
+            if isinstance(node, bool) or not isinstance(node, Integral):
                 raise ValueError(f"tree must hold integer class labels, got {node!r}")
             if node in found:
                 raise ValueError(f"tree repeats label {node}")
@@ -146,9 +147,9 @@ def _generator(seed, *purpose):
 
 
 def _check(num_classes, feature_dim, radius):
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 2:
+    if isinstance(num_classes, bool) or not isinstance(num_classes, Integral) or num_classes < 2:
         raise ValueError(f"num_classes must be an integer of at least 2, got {num_classes!r}")
-    if isinstance(feature_dim, bool) or not isinstance(feature_dim, int) or feature_dim < 1:
+    if isinstance(feature_dim, bool) or not isinstance(feature_dim, Integral) or feature_dim < 1:
         raise ValueError(f"feature_dim must be a positive integer, got {feature_dim!r}")
     if not 0 < radius < math.inf:
         raise ValueError(f"radius must be positive and finite, got {radius!r}")

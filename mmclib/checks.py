@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["any_pixels", "check_images", "check_label_form", "check_labels", "check_setting", "warn"]
+__all__ = ["any_pixels", "check_images", "check_label_form", "check_labels", "check_model", "check_setting", "warn"]
 
 _OURS = (str(Path(__file__).parent) + os.sep, contextlib.__file__)
 _beyond = ContextVar("images may lie outside [0, 1]", default=False)
@@ -40,13 +40,19 @@ def check_images(images: object, name: str = "images", *, values: bool = True) -
         raise ValueError(f"{name} must have shape (N, C, H, W), got {tuple(images.shape)}")
     if not images.is_floating_point():
         raise ValueError(f"{name} must be floating point in [0, 1], got {images.dtype}; divide 8-bit images by 255")
-    if len(images) == 0:
-        raise ValueError(f"{name} is an empty batch of shape {tuple(images.shape)}; at least one image is needed")
+    if images.numel() == 0:
+        raise ValueError(f"{name} is an empty batch of shape {tuple(images.shape)}; at least one image of at least one pixel is needed")
     if values and not _beyond.get():
         low, high = (bound.item() for bound in images.detach().aminmax())
         if not (low >= 0 and high <= 1):  # written so that NaN, which compares false, fails it
             held = "holds NaN" if low != low or high != high else f"ranges over [{low:.4g}, {high:.4g}]"
             raise ValueError(f"{name} must lie in [0, 1], but {held}")
+
+
+def check_model(model: object, name: str = "model") -> None:
+    """Require a torch.nn.Module: a bare function has no mode and no parameters to leave as they were. Raises ValueError."""
+    if not isinstance(model, torch.nn.Module):
+        raise ValueError(f"{name} must be a torch.nn.Module, got {type(model).__name__}; put a function into a module's forward")
 
 
 def check_labels(labels: torch.Tensor, num_classes: int, name: str = "labels", *, count: int | None = None) -> None:

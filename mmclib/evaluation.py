@@ -17,8 +17,8 @@ from tqdm import tqdm
 from mmclib import checkpoints, counter
 from mmclib.attacks import PER_IMAGE, carlini_wagner
 from mmclib.attacks.frozen import ROWS, BatchDependenceWarning, call, chunks, warn_if_dependent, working_type
-from mmclib.attacks.ledger import GradientMaskingWarning, GradientShares, warn_if_masked
-from mmclib.checks import check_images, check_label_form, check_labels, check_setting, warn
+from mmclib.attacks.ledger import AttackResult, GradientMaskingWarning, GradientShares, warn_if_masked
+from mmclib.checks import check_images, check_label_form, check_labels, check_model, check_setting, warn
 from mmclib.fingerprints import UnidentifiedError, fingerprint
 
 __all__ = [
@@ -37,7 +37,7 @@ class Evaluation(GradientShares):
 
     correct: torch.Tensor  # bool: still classified as the true label
     success: torch.Tensor  # bool: classified as the target, or without targets not correct
-    distortion: torch.Tensor  # float, in the attack's own norm; 0 where nothing was found or needed
+    distortion: torch.Tensor  # float, of the image that the attack returned (its last or best try where it failed), in its own norm
     queries: torch.Tensor  # int64: images sent through the model
     gradients: torch.Tensor  # int64: input gradients taken
     vanished: torch.Tensor  # int64: those that are exactly zero
@@ -113,6 +113,7 @@ def robust_accuracy(model: nn.Module, images: Tensor, labels: Tensor, attack: Ca
     """
     finished = _Finished(partial, lambda: fingerprint(model, images, labels, attack, targets, seed, hyper))
     for part, _, columns in _attack(model, images, labels, attack, targets, seed, batch_size, hyper, progress, finished):
+        del columns["inside"]
         finished.add(part, columns)
     outcome = finished.close()
     warn_if_masked(outcome, _name(attack))
@@ -127,8 +128,9 @@ def worst_case(model: nn.Module, images: Tensor, labels: Tensor, attacks: Mappin
     such a choice. Images, labels and the other options are as in `robust_accuracy`; an image that an attack of this package fools is
     fooled by it alone too. Warns where no attack had gradients to follow. Raises ValueError for bad input.
     """
-    if not attacks:
-        raise ValueError("attacks must map at least one name to an attack, got none")
+    if not isinstance(attacks, Mapping) or not attacks:
+        got = "none" if isinstance(attacks, Mapping) else type(attacks).__name__
+        raise ValueError(f"attacks must map at least one name to an attack, got {got}")
     clean, seeds = accuracy(model, images, labels, batch_size), counter.image_seeds(seed, len(labels))
     correct, left, evaluations = clean.correct.clone(), {}, {}
     for name, attack in attacks.items():
@@ -157,16 +159,20 @@ def transfer_row(source: nn.Module, models: Mapping[str, nn.Module], images: Ten
     """Craft on `source` and judge each of `models` (a dict by name) on the same images; returns a dict of Evaluations by name.
 
     Crafting does not stop at success (stop_early=False) unless asked to: an image that barely fools its source transfers badly.
-    `partial` as in `robust_accuracy`.
+    What a model calls wrong counts as in `robust_accuracy`: only inside the ball. `partial` as there.
     """
-    if "stop_early" in inspect.signature(attack).parameters:
+    _check_models(models)
+    if "stop_early" in _options_of(attack) and "stop_early" not in _settings_of(attack):
         hyper.setdefault("stop_early", False)
     _check(models, images, labels, None, batch_size)
-    finished = _Finished(partial, lambda: fingerprint(source, models, images, labels, attack, seed, hyper))
+    # the models' order too: columns are numbered by it
+    finished = _Finished(partial, lambda: fingerprint(source, list(models), models, images, labels, attack, seed, hyper))
     for part, result, columns in _attack(source, images, labels, attack, None, seed, batch_size, hyper, progress, finished):
+        inside = columns.pop("inside")
         for number, model in enumerate(models.values()):
-            fooled = _predicted(model, result.images, part.start) != labels[part].cpu()
-            columns |= {f"correct {number}": ~fooled, f"success {number}": fooled, f"rejected {number}": torch.zeros_like(fooled)}
+            wrong = _predicted(model, result.images, part.start) != labels[part].cpu()
+            fooled = wrong & inside
+            columns |= {f"correct {number}": ~fooled, f"success {number}": fooled, f"rejected {number}": wrong & ~inside}
         finished.add(part, columns)
     return {name: finished.close(number) for number, name in enumerate(models)}
 
@@ -175,6 +181,7 @@ def transfer_matrix(models: Mapping[str, nn.Module], images: Tensor, labels: Ten
                     **options) -> dict[str, dict[str, Evaluation]]:
     """Judge every model on images crafted on every model: {source: {model: Evaluation}}; options as in `transfer_row` (Fig.
     4)."""
+    _check_models(models)
     return {name: transfer_row(source, models, images, labels, attack, **options) for name, source in models.items()}
 
 
@@ -190,8 +197,11 @@ def random_targets(labels: Tensor, num_classes: int, *, seed: int = 0) -> Tensor
 def _attack(model, images, labels, attack, targets, seed, batch_size, hyper, progress, finished):
     """Yield (rows, AttackResult, its verified columns on the CPU) for each batch that is not finished yet."""
     batch_size = _check({"model": model}, images, labels, targets, batch_size)
+    for name in ("targets", "seed"):
+        if name in _settings_of(attack):
+            raise ValueError(f"{name} is dealt out by image, so it is an argument of the evaluation, not of the attack's functools.partial")
     seeds = counter.image_seeds(seed, len(labels))
-    options = inspect.signature(attack).parameters
+    options = _options_of(attack)
     epsilon = hyper.get("epsilon", options["epsilon"].default if "epsilon" in options else math.inf)
     bar = tqdm(total=len(labels), initial=finished.count, disable=not progress, unit="image", desc=_name(attack))
 
@@ -203,6 +213,8 @@ def _attack(model, images, labels, attack, targets, seed, batch_size, hyper, pro
             for said_once in (GradientMaskingWarning, BatchDependenceWarning):  # at the end, and before the first batch
                 warnings.simplefilter("ignore", said_once)
             result = attack(model, batch, own, targets=goals, seed=seeds[part].to(batch.device), **hyper)
+        if not isinstance(result, AttackResult):
+            raise ValueError(f"{_name(attack)} must return an AttackResult, as mmclib's attacks do, got {type(result).__name__}")
         columns = _verified(model, batch, own, goals, result, epsilon, part.start)
         return result, columns | {"norm": result.norm, "seconds": time.perf_counter() - began}
 
@@ -221,7 +233,7 @@ def _verified(model, originals, labels, targets, result, epsilon, begin):
     inside = (low >= 0) & (high <= 1) & ((change <= epsilon + _INSIDE) | (result.norm != "linf"))
     fooled = result.fooled & inside & (predicted != labels)
     success = fooled if targets is None else result.success & inside & (predicted == targets)
-    columns = {"correct": ~fooled, "success": success, "distortion": result.distortion.float(), "queries": result.queries,
+    columns = {"inside": inside, "correct": ~fooled, "success": success, "distortion": result.distortion.float(), "queries": result.queries,
                "gradients": result.gradients, "vanished": result.vanished, "vanished_first": result.vanished_first,
                "rejected": (result.fooled & ~fooled) | (result.success & ~success), "finite": torch.full_like(fooled, result.finite)}
     return {name: column.cpu() for name, column in columns.items()}
@@ -337,6 +349,15 @@ def _plain(attack):
     return _plain(attack.func) if isinstance(attack, functools.partial) else attack
 
 
+def _options_of(attack):
+    return inspect.signature(attack).parameters
+
+
+def _settings_of(attack):
+    """What functools.partial has set, also around a partial."""
+    return attack.keywords if isinstance(attack, functools.partial) else {}
+
+
 def _name(attack):
     attack = _plain(attack)
     return getattr(attack, "__name__", type(attack).__name__)
@@ -352,12 +373,19 @@ def _check(models, images, labels, targets, batch_size) -> int:
     check_label_form(labels, count=len(images))
     if targets is not None:
         check_label_form(targets, "targets", count=len(images))
-    for model in models.values():
+    for name, model in models.items():
+        check_model(model, name)
         classes = warn_if_dependent(functools.partial(_logits, model), _on(model, images[:1])).shape[1]
         check_labels(labels, classes)
         if targets is not None:
             check_labels(targets, classes, "targets")
     return batch_size
+
+
+def _check_models(models):
+    if not isinstance(models, Mapping) or not models:
+        got = "none" if isinstance(models, Mapping) else type(models).__name__
+        raise ValueError(f"models must map at least one name to a model, got {got}")
 
 
 def _device(model):

@@ -24,9 +24,9 @@ class UnidentifiedError(Exception):
 def fingerprint(*values) -> str:
     """Return the sha256 of all that the values consist of.
 
-    Tensors and numbers count by value, functions by their code, defaults, closure and the globals that they use, models by class,
-    settings and state. What an installed library or this package defines counts by name and its own code. Raises UnidentifiedError
-    for anything else, such as an open file.
+    Tensors and numbers count by value, functions by their code, defaults, closure, attributes and the globals and imports that they use,
+    modules by all that they hold, models by class, settings and state. What an installed library or this package defines counts by name
+    and its own code. Raises UnidentifiedError for anything else, such as an open file.
     """
     digest = hashlib.sha256()
     _add(digest, values, {})
@@ -56,8 +56,6 @@ def _add(digest, value, seen):
         return digest.update(np.ascontiguousarray(value).tobytes())
     if isinstance(value, Enum):
         return note(value.name)
-    if isinstance(value, types.ModuleType):
-        return note(value.__name__)
     if isinstance(value, types.CodeType):
         note(value.co_name, value.co_code, value.co_names, value.co_varnames, value.co_freevars, value.co_flags)
     for part in _parts(value):
@@ -76,6 +74,8 @@ def _parts(value):
         return value.co_consts
     if isinstance(value, functools.partial):
         return [value.func, value.args, value.keywords]
+    if isinstance(value, types.ModuleType):
+        return _module_parts(value)
     if isinstance(value, types.FunctionType):
         return _function_parts(value)
     if isinstance(value, types.MethodType):
@@ -107,13 +107,24 @@ def _function_parts(function):
         raise UnidentifiedError(f"the closure of {function.__qualname__}, which is not filled yet") from None
     if _from_library(function.__code__.co_filename):
         return [*named, *closure]
-    names = sorted(name for name in _globals_of(function.__code__) if name in function.__globals__)
-    return [*named, *closure, *(part for name in names for part in (name, function.__globals__[name]))]
+    names = sorted(name for name in _named(function.__code__, "LOAD_GLOBAL", "LOAD_NAME") if name in function.__globals__)
+    imported = sorted(_named(function.__code__, "IMPORT_NAME"))
+    if unknown := [name for name in imported if name not in sys.modules]:
+        raise UnidentifiedError(f"what {function.__qualname__} imports as {unknown[0]}")
+    return [*named, *closure, vars(function), *(part for name in names for part in (name, function.__globals__[name])),
+            *(sys.modules[name] for name in imported)]
 
 
-def _globals_of(code):
-    names = {instruction.argval for instruction in dis.get_instructions(code) if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
-    return names.union(*(_globals_of(const) for const in code.co_consts if isinstance(const, types.CodeType)))
+def _named(code, *opcodes):
+    """The names that code reads or imports by these instructions, functions inside it included."""
+    names = {instruction.argval for instruction in dis.get_instructions(code) if instruction.opname in opcodes}
+    return names.union(*(_named(const, *opcodes) for const in code.co_consts if isinstance(const, types.CodeType)))
+
+
+def _module_parts(module):
+    if module.__name__ in sys.builtin_module_names or _from_library(getattr(module, "__file__", None) or "<frozen"):
+        return [module.__name__]
+    return [module.__name__, {name: part for name, part in vars(module).items() if not name.startswith("__")}]
 
 
 def _class_parts(kind):

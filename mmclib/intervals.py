@@ -46,11 +46,13 @@ def auroc_interval(negatives: Sequence[float], positives: Sequence[float], confi
     """Return (AUROC, low, high) of scores that should be larger for positives: Hanley and McNeil's variance on the logit scale.
 
     The interval lies within [0, 1]; where the two sides do not overlap at all, the variance is that of one half pair that does.
-    Raises ValueError where one side is empty.
+    Raises ValueError where one side is empty or a score is NaN.
     """
     n, p = len(negatives), len(positives)
     if not n or not p:
         raise ValueError(f"both sides need a score, got {n} negatives and {p} positives")
+    if any(score != score for score in (*negatives, *positives)):
+        raise ValueError("scores must have an order, but one is NaN")
     from bisect import bisect_left, bisect_right
     ordered = sorted(negatives)
     area = sum(bisect_left(ordered, score) + bisect_right(ordered, score) for score in positives) / (2 * n * p)
@@ -64,7 +66,12 @@ def auroc_interval(negatives: Sequence[float], positives: Sequence[float], confi
 
 
 def binomial_interval(hits: int, count: int, confidence: float = 0.99) -> tuple[float, float]:
-    """Clopper and Pearson's interval for a share, (low, high): at least `confidence` for any share and count."""
+    """Clopper and Pearson's interval for a share, (low, high): at least `confidence` for any share and count.
+
+    Raises ValueError for impossible counts.
+    """
+    if not 0 <= hits <= count or count < 1:
+        raise ValueError(f"hits must lie in [0, count] and count be at least 1, got hits={hits}, count={count}")
     from scipy.stats import beta  # a second of imports, which tables do not need
     tail = (1 - confidence) / 2
     low = beta.ppf(tail, hits, count - hits + 1) if hits else 0.0

@@ -5,6 +5,7 @@ features) under autocast too. Bad input is a ValueError; values are looked at on
 """
 
 import math
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor, nn
@@ -71,9 +72,10 @@ class CenterLoss(nn.Module):
         """The joint loss; in training mode with gradients on, the centers then take their step (`update_centers`)."""
         per_sample = self.softmax.loss(features, labels, reduction="none")
         per_sample = per_sample + self.weight / 2 * _squared_distance_to_own(features, self.centers, labels)
+        reduced = _reduce(per_sample, reduction)
         if self.training and torch.is_grad_enabled():
             self.update_centers(features, labels)
-        return _reduce(per_sample, reduction)
+        return reduced
 
     @torch.no_grad()
     def update_centers(self, features: Tensor, labels: Tensor) -> None:
@@ -255,13 +257,13 @@ def _keep_centers(head, centers):
 
 def _sizes(num_classes, feature_dim):
     for name, value, least in (("num_classes", num_classes, 2), ("feature_dim", feature_dim, 1)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-    return num_classes, feature_dim
+    return int(num_classes), int(feature_dim)
 
 
 def _positive(name, value, *, zero=False):
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    number = isinstance(value, Real) and not isinstance(value, bool)
     if not number or not (0 <= value if zero else 0 < value) or value == math.inf:
         raise ValueError(f"{name} must be a {'non-negative' if zero else 'positive'} number, got {value!r}")
     return float(value)

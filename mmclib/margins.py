@@ -14,7 +14,8 @@ def feature_margin(head: nn.Module, features: Tensor, labels: Tensor) -> Tensor:
 
     The boundary between two centers is their bisecting hyperplane, of a softmax the hyperplane on which two logits agree: the gap of the
     logits over the norm of the weights' difference. Inside the own cell the distance is exact; labels int64 (N,), computed in float64.
-    Raises ValueError for bad input, and for a head whose boundaries are no hyperplanes (large-margin Gaussian mixtures).
+    Between two classes that share a center there is no boundary, and the distance is that to the others'. Raises ValueError for bad
+    input, and for a head whose boundaries are no hyperplanes (large-margin Gaussian mixtures).
     """
     normals, offsets = _hyperplanes(head)
     if not isinstance(features, Tensor) or features.ndim != 2 or features.shape[1] != normals.shape[1]:
@@ -24,7 +25,7 @@ def feature_margin(head: nn.Module, features: Tensor, labels: Tensor) -> Tensor:
     scores = features.double() @ normals.T + offsets
     gaps = scores.gather(1, labels[:, None]) - scores
     apart = torch.cdist(normals, normals, compute_mode="donot_use_mm_for_euclid_dist")[labels]
-    return (gaps / apart).scatter(1, labels[:, None], torch.inf).amin(1)
+    return torch.where(apart > 0, gaps / apart, torch.inf).scatter(1, labels[:, None], torch.inf).amin(1)
 
 
 def _hyperplanes(head):

@@ -1,6 +1,7 @@
 """The paper's networks for small images, and Classifier: a backbone that makes features, a head that makes logits of them."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -56,7 +57,7 @@ def resnet(blocks: int = 5, version: int = 2, in_channels: int = 3, feature_dim:
     """
     if version not in (1, 2):
         raise ValueError(f"version must be 1 or 2, got {version!r}")
-    if not isinstance(blocks, int) or blocks < 1:
+    if not isinstance(blocks, Integral) or blocks < 1:
         raise ValueError(f"blocks must be a whole number of at least 1, got {blocks!r}")
     layers = [_conv(in_channels, 16, 3), _norm(16), nn.ReLU()]
     width_in = 16
@@ -125,8 +126,10 @@ class WhitenedConv2d(nn.Conv2d):
 @torch.no_grad()
 def whiten(network: nn.Module, images: Tensor, epsilon: float = 5e-4) -> None:
     """Set the fixed filters of a "whitened" stem to the principal directions of the 2 x 2 patches of images (N, C, H, W), scaled to
-    unit variance, and their negatives."""
-    stem = next(module for module in network.modules() if isinstance(module, WhitenedConv2d))
+    unit variance, and their negatives. Raises ValueError for a network without such a stem."""
+    stem = next((module for module in network.modules() if isinstance(module, WhitenedConv2d)), None)
+    if stem is None:
+        raise ValueError('network has no whitened stem; airbench(stem="whitened") has one')
     patches = F.unfold(images, 2).transpose(1, 2).flatten(0, 1)
     values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
     filters = (vectors / (values + epsilon).sqrt()).T.flip(0).reshape(-1, *stem.weight.shape[1:])

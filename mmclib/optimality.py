@@ -24,8 +24,10 @@ def optimality(distances: ArrayLike, best: ArrayLike, most: float) -> float | No
     """Return what share of the area the best attack takes from the clean accuracy, this attack takes too: 1 the best, 0 nothing.
 
     `distances` and `best` (N,) are an attack's and the least of all attacks', as in `area`; both end at `most`. None where the best finds
-    nothing either. Raises ValueError for distances that are none, or below the best..
+    nothing either. Raises ValueError for distances that are none, below the best, or of another number of images.
     """
+    if np.shape(distances) != np.shape(best):
+        raise ValueError(f"distances and best must be of the same images, got shapes {np.shape(distances)} and {np.shape(best)}")
     mine, least = area(distances, most), area(best, most)
     if (np.asarray(distances) < np.asarray(best)).any():
         raise ValueError("distances must not be below the best ones")

@@ -25,6 +25,8 @@ def autoattack(model: nn.Module, images: Tensor, labels: Tensor, *, targets: Non
         ) from None
     if targets is not None:
         raise ValueError("targets must be None: AutoAttack's targeted parts choose their own")
+    if version not in ("standard", "plus", "rand"):
+        raise ValueError(f"version must be 'standard', 'plus' or 'rand', got {version!r}")
     epsilon, batch_size = check_setting("epsilon", epsilon, 0), check_setting("batch_size", batch_size, 1, int)
     with begin(model, images, labels, seed=seed) as (frozen, ledger, _):
         if ledger.classes < 4:
@@ -51,8 +53,10 @@ def autoattack(model: nn.Module, images: Tensor, labels: Tensor, *, targets: Non
             part.n_target_classes = min(part.n_target_classes, ledger.classes - 1)
         default = torch.get_default_dtype()
         torch.set_default_dtype(torch.float32)  # the package works in float32, but draws in whatever type is the default
+        cuda = [originals.device] if originals.is_cuda else []
         try:
-            found = theirs.run_standard_evaluation(originals.float(), ledger.labels, batch_size=batch_size)
+            with torch.random.fork_rng(cuda):  # it seeds torch's global generators
+                found = theirs.run_standard_evaluation(originals.float(), ledger.labels, batch_size=batch_size)
         finally:
             torch.set_default_dtype(default)
         found = (found[0] if isinstance(found, tuple) else found).detach().to(originals)

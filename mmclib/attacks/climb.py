@@ -14,6 +14,22 @@ def signed_step(images: Tensor, gradients: Tensor, originals: Tensor, epsilon: f
     return _inside(torch.add(images, gradients.sign(), alpha=step_size), originals, epsilon)
 
 
+def scaled(gradients: Tensor) -> tuple[Tensor, Tensor]:
+    """Return gradients (N, C, H, W) times a power of two per image, so that the largest entry of each lies in [1/2, 1), and its exponents.
+
+    A direction has no size: norms and means of the scaled ones neither overflow nor vanish, and are else the same to the bit. A gradient of
+    zero stays as it is.
+    """
+    exponents = torch.frexp(gradients.flatten(1).abs().amax(1)).exponent
+    return times_power_of_two(gradients, -_column(exponents)), exponents
+
+
+def times_power_of_two(values: Tensor, exponents: Tensor) -> Tensor:
+    """Return values · 2^exponents where 2^exponents alone may be beyond the type of the values."""
+    half = exponents // 2
+    return torch.ldexp(torch.ldexp(values, half), exponents - half)
+
+
 def random_start(originals: Tensor, seeds: Tensor, epsilon: float, restart: int = 0) -> Tensor:
     """Draw a uniform point of the l_inf ball around each image (N, C, H, W), clipped to [0, 1]; seeds int64 (N,)."""
     noise = counter.uniform(seeds, originals.shape[1:], "start", restart).to(originals.dtype)
@@ -60,8 +76,9 @@ class MomentumSteps:
         self.momentum = self.momentum[mask]
 
     def __call__(self, step, current, gradients, originals):
-        mean = gradients.flatten(1).abs().mean(1).clamp_(min=1e-12)[:, None, None, None]  # of a zero gradient: adds nothing
-        self.momentum = self.decay * self.momentum + gradients / mean
+        gradients = scaled(gradients)[0]
+        mean = gradients.flatten(1).abs().mean(1).clamp_(min=1e-12)  # of a zero gradient: adds nothing
+        self.momentum = self.decay * self.momentum + gradients / _column(mean)
         return signed_step(current, self.momentum, originals, self.epsilon, self.step_size)
 
 
@@ -92,7 +109,8 @@ def climb(frozen, ledger, rows, current, rule, steps, *, goals=None, stop_early=
     """Ascend from `current`, the starts of the images numbered `rows`, and book every iterate in the ledger.
 
     `rule(step, current, gradients, originals)` takes a step; `goals` (n,) are the targets of an untargeted attack's objective. Images
-    leave once they are a success. With stop_early=False all take every step, and the last iterate is what the ledger keeps.
+    leave once they are a success. With stop_early=False all take every step, and the last iterate is what the ledger keeps, or the last
+    whose logits are no NaN.
     """
     for step in range(steps):
         targets = goals if ledger.targets is None else ledger.targets[rows]
@@ -111,14 +129,17 @@ def climb(frozen, ledger, rows, current, rule, steps, *, goals=None, stop_early=
             if len(rows) == 0:
                 return
         else:
-            ledger.queries[rows] += 1
+            ledger.take(rows, current, logits)
         current = rule(step, current, gradients, ledger.originals[rows])
     logits = frozen.logits(current)
     if stop_early:
         ledger.update(rows, current, logits)
     else:
-        ledger.queries[rows] += 1
-        ledger.replace(rows, current, *ledger.judge(rows, logits))
+        ledger.take(rows, current, logits)
+
+
+def _column(values):
+    return values[:, None, None, None]
 
 
 def _inside(images, originals, epsilon):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmclib import counter
+from mmclib.attacks.climb import scaled
 from mmclib.attacks.door import begin
 from mmclib.attacks.ledger import AttackResult
 from mmclib.attacks.objectives import Objective
@@ -50,6 +51,7 @@ def _search(frozen, ledger, rows, seeds, steps, step_size, gamma, radius):
         ledger.queries[rows] += 1
         logits = ledger.confirmed(frozen, rows, current, logits)
         success = ledger.keep_closer(rows, current, logits, (current - originals).flatten(1).norm(dim=1))
+        gradients = scaled(gradients)[0]
         if bool(zero.any()):
             gradients[zero] = counter.normal(seeds[zero], originals.shape[1:], "direction", step).to(gradients.dtype)
         length = step_size * (_LAST_STEP + (1 - _LAST_STEP) * (1 + math.cos(math.pi * step / steps)) / 2)

@@ -18,6 +18,7 @@ def begin(model, images, labels, *, targets=None, objective="margin", seed=0, pr
     nothing of the caller's modes holds: no inference mode, no gradients but those an attack asks for, no autocast. Raises ValueError
     that names the argument, what it is and what was expected.
     """
+    checks.check_model(model)
     checks.check_images(images)
     checks.check_label_form(labels, count=len(images))
     if targets is not None:

@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from mmclib.attacks.climb import scaled, times_power_of_two
 from mmclib.attacks.door import begin
 from mmclib.attacks.ledger import AttackResult
 from mmclib.attacks.objectives import Objective
@@ -50,8 +51,9 @@ def fmn(model: nn.Module, images: Tensor, labels: Tensor, *, targets: Tensor | N
             length = step_size * (_LAST_STEP + (1 - _LAST_STEP) * cosine)
             closest = ledger.distance[rows]
             # as if the objective were linear: its value over the dual norm of its gradient is the way to the boundary (Eq. 4)
+            gradients, exponents = scaled(gradients)
             slope = gradients.flatten(1).abs().sum(1).clamp_(min=1e-12)
-            ahead = distance + values.abs().to(distance.dtype) / slope
+            ahead = distance + times_power_of_two(values.abs().to(distance.dtype), -exponents).nan_to_num_(torch.inf) / slope
             missed = torch.where(closest.isfinite(), epsilon * (1 + share), ahead)
             epsilon = torch.where(success, torch.minimum(epsilon * (1 - share), closest), missed)
             epsilon = torch.minimum(epsilon, torch.maximum(originals, 1 - originals).flatten(1).amax(1))  # the box ends there

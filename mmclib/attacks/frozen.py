@@ -1,5 +1,6 @@
 """The one way attacks call a model: frozen, in fixed-size chunks, its mode, parameters and gradients left as they were found."""
 
+import copy
 from contextlib import contextmanager
 
 import torch
@@ -75,6 +76,9 @@ def call(model, images) -> torch.Tensor:
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(images):
         shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ValueError(f"model must return logits of shape ({len(images)}, classes), got {shape}")
+    if logits.shape[1] < 2:
+        raise ValueError(f"model must return a logit for each of at least 2 classes, got shape {tuple(logits.shape)}; a single score s is "
+                         "the logits (0, s)")
     return logits
 
 
@@ -108,11 +112,31 @@ class FrozenModel:
 
     def __init__(self, model, objective, precision="float32"):
         self.model, self.objective, self.precision = model, objective, precision
+        self.layout = torch.channels_last
         # features and head are called apart only where that is what forward does: no override, no hooks that would be passed by
-        hooked = model._forward_hooks or model._forward_pre_hooks
-        self.has_features = getattr(type(model), "forward", None) is Classifier.forward and not hooked
+        hooked = model._forward_hooks or model._forward_pre_hooks or model._backward_hooks or model._backward_pre_hooks
+        own = getattr(type(model), "forward", None) is Classifier.forward and "forward" not in vars(model)
+        self.has_features = own and not hooked
+
+    def climbing(self, objective) -> "FrozenModel":
+        """The same model under another objective."""
+        other = copy.copy(self)
+        other.objective = objective
+        return other
 
     def _forward(self, images):
+        try:
+            return self._parts(images)
+        except RuntimeError as error:
+            if "view size is not compatible" not in str(error) or self.layout == torch.contiguous_format:
+                raise
+        # A model that flattens by .view takes activations in the plain layout only; the first call finds out.
+        self.layout = torch.contiguous_format
+        for parameter in self.model.parameters():
+            parameter.data = parameter.data.contiguous()
+        return self._parts(images.contiguous())
+
+    def _parts(self, images):
         if not self.has_features:
             return None, call(self.model, images)
         features = _explained(self.model, self.model.features, images)
@@ -127,7 +151,7 @@ class FrozenModel:
         """Return logits (N, L) and, where labels are given, the objective's values (N,), without gradients, in full precision."""
         logits, values = [], []
         for rows, count in chunks(images):
-            features, chunk = self._forward(_prepared(images, rows))
+            features, chunk = self._forward(self._prepared(images, rows))
             logits.append(chunk[:count])
             if labels is not None:
                 values.append(self._values(features, chunk, labels[rows], targets, rows)[:count])
@@ -136,12 +160,12 @@ class FrozenModel:
     def gradients(self, images, labels, targets=None):
         """Return logits (N, L), objective values (N,) and the values' gradients by the images (N, C, H, W), in the crafting precision.
 
-        Where a gradient is NaN it is taken as zero: it points nowhere.
+        An entry that is NaN is taken as zero, since it points nowhere, an infinite one as the image's largest finite one, or as 1.
         """
         logits, values, gradients = [], [], torch.empty_like(images)
         for rows, count in chunks(images):
             with torch.enable_grad():
-                chunk = _prepared(images, rows).requires_grad_()
+                chunk = self._prepared(images, rows).requires_grad_()
                 with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
                     features, output = self._forward(chunk)
                 value = self._values(features, output, labels[rows], targets, rows)
@@ -151,7 +175,10 @@ class FrozenModel:
             gradients[rows[:count]] = gradient[:count]
             logits.append(output.detach()[:count])
             values.append(value.detach()[:count])
-        return torch.cat(logits), torch.cat(values), gradients.nan_to_num_(0.0)
+        return torch.cat(logits), torch.cat(values), _finite(gradients)
+
+    def _prepared(self, images, rows):
+        return images[rows].contiguous(memory_format=self.layout)
 
     def _values(self, features, logits, labels, targets, rows):
         values = self.objective(features, logits, labels, None if targets is None else targets[rows])
@@ -161,5 +188,11 @@ class FrozenModel:
         return values
 
 
-def _prepared(images, rows):
-    return images[rows].contiguous(memory_format=torch.channels_last)
+def _finite(gradients):
+    gradients = gradients.nan_to_num_(0.0, torch.inf, -torch.inf)
+    endless = gradients.isinf()
+    if bool(endless.any()):
+        largest = gradients.masked_fill(endless, 0).flatten(1).abs().amax(1)
+        largest = torch.where(largest > 0, largest, 1)[:, None, None, None]
+        gradients = torch.where(endless, gradients.sign() * largest, gradients)
+    return gradients

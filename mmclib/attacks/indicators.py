@@ -115,7 +115,7 @@ def silent_success(losses: Tensor, success: Tensor) -> Tensor:
 
 
 def incomplete_optimisation(losses: Tensor, *, last: int = 10, threshold: float = 0.05) -> Tensor:
-    """Raised where the best loss so far, rescaled to [0, 1], still rises by more than `threshold` in the last 10 steps: take more.
+    """Raised where the best loss so far, rescaled to [0, 1], still rises by more than `threshold` over its last 10 values: take more.
 
     Losses (steps, N) of an objective that is maximised. Never raised where the loss does not move at all, which is what
     `unavailable_gradients` is for. Raises ValueError for another shape. Source: indicator I4.

@@ -115,6 +115,13 @@ class Ledger:
         """Set the images numbered `rows` to these, whatever was there."""
         self.images[rows], self.rank[rows], self.margin[rows] = images, rank, margin
 
+    def take(self, rows, images, logits):
+        """Take over these tries whatever was there, but for those whose logits are NaN."""
+        rank, margin = self.judge(rows, logits)
+        self.queries[rows] += 1
+        known = rank >= 0
+        self.replace(rows[known], images[known], rank[known], margin[known])
+
     def look_at_originals(self, logits, least=0.0):
         """For attacks that minimise distortion: book the originals, whose distance is 0 where they are a success as they are.
 

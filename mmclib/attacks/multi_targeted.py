@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from mmclib.attacks.climb import DecayingSteps, climb, random_start
 from mmclib.attacks.door import begin
-from mmclib.attacks.frozen import FrozenModel
 from mmclib.attacks.ledger import AttackResult
 from mmclib.attacks.objectives import Objective, resolve, targeted_2
 from mmclib.checks import check_setting
@@ -58,7 +57,7 @@ def _nearest_first(frozen, ledger, ranked):
     rows = ledger.unsolved()
     if len(rows) == 0:
         return ranked
-    linear, own = FrozenModel(frozen.model, targeted_2, frozen.precision), ledger.labels[rows]
+    linear, own = frozen.climbing(targeted_2), ledger.labels[rows]
     ways = torch.full(ranked[rows].shape, torch.inf, dtype=ledger.margin.dtype, device=rows.device)
     for place in range(ranked.shape[1]):
         _, values, gradients = linear.gradients(ledger.originals[rows], own, ranked[rows, place])

@@ -82,10 +82,10 @@ def probability_margin(features: Tensor | None, logits: Tensor, labels: Tensor, 
 
 def divided(objective: Objective, by: float) -> Callable[..., Tensor]:
     """Return the objective on logits divided by `by`: what saturates in the softmax at one scale has gradients at another."""
-    chosen = resolve(objective, None)
+    _check_known(objective)
 
     def on_divided_logits(features, logits, labels, targets):
-        return chosen(features, logits / by, labels, targets)
+        return resolve(objective, targets)(features, logits / by, labels, targets)
     return on_divided_logits
 
 
@@ -95,13 +95,13 @@ def divided_by_gap(objective: Objective) -> Callable[..., Tensor]:
     The divisor is a constant of the gradient. It stands for the scale that T-MIFPE (arXiv 2507.22428) searches: at a gap of 1 float32
     loses nothing.
     """
-    chosen = resolve(objective, None)
+    _check_known(objective)
 
     def on_logits_of_gap_1(features, logits, labels, targets):
         first, second = logits.detach().topk(2, dim=1).values.unbind(1)
         gap = first - second
         usable = gap.isfinite() & (gap > 0)  # two equal logits, or all but one left out, give no scale
-        return chosen(features, logits / torch.where(usable, gap, 1)[:, None], labels, targets)
+        return resolve(objective, targets)(features, logits / torch.where(usable, gap, 1)[:, None], labels, targets)
     return on_logits_of_gap_1
 
 
@@ -114,12 +114,16 @@ def resolve(objective: Objective, targets: Tensor | None) -> Callable[..., Tenso
 
     Raises ValueError for an unknown name, or for an objective that needs targets when there are none (or the reverse).
     """
+    _check_known(objective)
     if callable(objective):
         return objective
-    if objective not in OBJECTIVES:
-        raise ValueError(f"objective must be a callable or one of {', '.join(OBJECTIVES)}, got {objective!r}")
     if objective.startswith("targeted") and targets is None:
         raise ValueError(f"objective {objective!r} needs targets, but targets is None")
     if objective.startswith("untargeted") and targets is not None:
         raise ValueError(f"objective {objective!r} is untargeted, but targets were given; use targeted_1, targeted_2 or cross_entropy")
     return OBJECTIVES[objective]
+
+
+def _check_known(objective):
+    if not callable(objective) and objective not in OBJECTIVES:
+        raise ValueError(f"objective must be a callable or one of {', '.join(OBJECTIVES)}, got {objective!r}")

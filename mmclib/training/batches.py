@@ -29,8 +29,9 @@ def epoch_plan(count, height, width, *, seed, epoch, shift=0.1, flip=True, fill=
         offsets = torch.randint(-most, most + 1, (count, 1), generator=generator)
         place = torch.arange(size) - offsets
         if fill == "reflect":
-            place = place.abs()
-            return torch.minimum(place, 2 * (size - 1) - place)
+            period = max(1, 2 * (size - 1))
+            place = place % period
+            return torch.minimum(place, period - place)
         return place.clamp_(0, size - 1)
 
     rows, columns = sources(height), sources(width)

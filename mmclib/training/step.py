@@ -89,9 +89,6 @@ class TrainingStep:
         attack = self.attack
         objective = resolve(attack.objective, targets)
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.model.eval()
-        for parameter in parameters:
-            parameter.requires_grad_(False)
 
         def gradient(images):
             images = images.detach().requires_grad_()
@@ -101,10 +98,14 @@ class TrainingStep:
 
         # N-FGSM's start lies outside the ball, and its step is not projected onto it.
         epsilon = math.inf if attack.noise else attack.epsilon
-        crafted = ascend(gradient, start, originals, epsilon=epsilon, step_size=attack.step_size, steps=attack.steps)
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-        return crafted
+        try:
+            self.model.eval()
+            for parameter in parameters:
+                parameter.requires_grad_(False)
+            return ascend(gradient, start, originals, epsilon=epsilon, step_size=attack.step_size, steps=attack.steps)
+        finally:  # also where it is interrupted: a user's model must not stay frozen
+            for parameter in parameters:
+                parameter.requires_grad_(True)
 
 
 def draw(attack, images, labels, num_classes, *, seed, epoch, step):

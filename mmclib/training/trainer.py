@@ -49,7 +49,8 @@ def fit(model: Classifier, train: tuple[Tensor, Tensor], test: tuple[Tensor, Ten
 
     `stop()` is asked after each step: where it says True, the training ends there, unfinished, with its state saved. The model's mean
     is set to the training mean if it is not set.
-    On a CPU an interrupted training ends in the same bits as an uninterrupted one (same machine, same threads).
+    On a CPU an interrupted training ends in the same bits as an uninterrupted one (same machine, same threads): what a step draws, dropout
+    included, depends on the seed and the step alone, and the caller's generators are left as they were.
     Raises ValueError for bad input or a folder of another training, FloatingPointError for a loss that is not finite,
     MemoryError with advice where memory runs out.
     """
@@ -60,6 +61,7 @@ def fit(model: Classifier, train: tuple[Tensor, Tensor], test: tuple[Tensor, Ten
     if model.mean.numel() == 1:
         model.mean = images.float().mean(0) / 255
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's overloads
+    _try(model, images)
     settings = {"recipe": plain(recipe), "seed": seed, "images": list(images.shape), **contents(model, train)}
     run = Run(model, [], None, images, labels, test, recipe, seed, folder, settings)
     if precision == "auto":
@@ -82,7 +84,8 @@ def fit(model: Classifier, train: tuple[Tensor, Tensor], test: tuple[Tensor, Ten
     bar = Progress(recipe, len(labels), done=state.epoch * len(labels) + state.step * recipe.batch_size, show=progress)
     clock, stop = _Clock(), stop or (lambda: False)
     try:
-        with torch.backends.cudnn.flags(benchmark=True) if device.type == "cuda" else contextlib.nullcontext():
+        cuda = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(cuda), torch.backends.cudnn.flags(benchmark=True) if cuda else contextlib.nullcontext():
             while state.epoch < recipe.epochs:
                 if not _epoch(run, state, clock, bar, stop):
                     return _result(run, state, finished=False)
@@ -133,6 +136,7 @@ def _epoch(run, state, clock, bar, stop):
         share = recipe.rate(state.epoch, state.step, steps)
         for group in (group for optimizer in run.optimizers for group in optimizer.param_groups):
             group["lr"] = group["full_rate"] * share
+        torch.manual_seed(derive(run.seed, "step", state.epoch, state.step))  # for layers that draw
         loss, correct = run.stepper(chosen, truth, draws)
         _follow(run, state, steps)
         state.losses[state.step], state.correct[state.step] = loss, correct
@@ -275,7 +279,24 @@ def make_optimizers(model: torch.nn.Module, recipe: Recipe, precision: str = "fl
     return optimizers
 
 
+def _try(model, images):
+    """Ask the backbone for one image's features as a step will. Raises ValueError where it cannot work channels-last."""
+    training, pixels = model.training, (images[:1].float() / 255).contiguous(memory_format=torch.channels_last)
+    try:
+        with torch.no_grad():
+            model.eval().features(pixels)
+    except RuntimeError as error:
+        if "view size is not compatible" not in str(error):
+            raise
+        raise ValueError("the backbone calls .view on activations, which lie channels-last in training; use .flatten(1) or .reshape "
+                         "there") from error
+    finally:
+        model.train(training)
+
+
 def _check(model, train, test, precision, compile, stop, folder):
+    if not isinstance(model, Classifier):
+        raise ValueError(f"model must be an mmclib Classifier (a backbone and a head), got {type(model).__name__}")
     if precision not in ("float32", "bfloat16", "auto"):
         raise ValueError(f"precision must be 'float32', 'bfloat16' or 'auto', got {precision!r}")
     if compile not in ("auto", True, False):
