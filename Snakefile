@@ -31,5 +31,7 @@ for job in JOBS:
         threads: PROFILE.threads
         priority: int(URGENCY[job.receipt])
         resources: **cluster.resources(PROFILE, job)
-        params: name=job.name, profile=str(config.get("profile", "demo")), python=sys.executable
+        # by functions: a name or path may hold braces, which are no wildcards
+        params: name=lambda wildcards, job=job: job.name, profile=lambda wildcards: str(config.get("profile", "demo")),
+                python=lambda wildcards: sys.executable
         shell: "MMC_PARENT=$PPID exec {params.python:q} -m artifact job {params.name:q} --profile {params.profile:q}"

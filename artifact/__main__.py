@@ -18,8 +18,8 @@ def _at_least_one(text: str) -> int:
 
 
 def _seconds(text: str) -> float:
-    if not 0 < (number := float(text)) < float("inf"):
-        raise argparse.ArgumentTypeError(f"it must be a number of seconds above 0, got {text}")
+    if not 0 < (number := float(text)) < 1e9:  # thirty years: a timer takes no more
+        raise argparse.ArgumentTypeError(f"it must be a number of seconds above 0 and below a billion, got {text}")
     return number
 
 
@@ -101,7 +101,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _open_streams() -> None:
+    """Give closed standard streams /dev/null: the next file opened would take their place, and what children print would land in it."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
 def main(arguments=None) -> int:
+    _open_streams()
     options = _parser().parse_args(arguments)
     if not (ROOT / "profiles").is_dir():
         print("error: this is the installed package; profiles, notebooks and receipts are in a clone of the repository: run this command "
@@ -114,6 +124,9 @@ def main(arguments=None) -> int:
             stream.reconfigure(encoding="utf-8", errors="replace", line_buffering=True)
     pin_folders()
     if started_by := os.environ.pop("MMC_PARENT", None):  # the make or Snakemake that may be gone before this process has loaded
+        if not started_by.isdecimal():
+            print(f"error: MMC_PARENT is for make and Snakemake to set, to a process's number; got {started_by!r}", file=sys.stderr)
+            return 2
         processes.end_with_parent(parent=int(started_by))
     try:
         with processes.stoppable():

@@ -52,6 +52,8 @@ def write(profile: Profile, key: str, count: int, folder: Path = FOLDER / "adver
     name = f"{profile.name}-{key}"
     classifier = load_released(name)
     images, labels, digest = trained.load_data(profile.dataset(key), "test", count)
+    if len(labels) < count:
+        raise ValueError(f"the test set of {profile.dataset(key)} has {len(labels)} images, so there are no {count} to craft")
     found = craft(classifier, images, labels)
     correct = evaluation.accuracy(classifier, found, labels).correct
     claims = {"model": name, "model_sha256": checkpoints.file_sha256(released_path(name)), "data": profile.dataset(key),
@@ -67,6 +69,10 @@ def check(name: str, folder: Path = FOLDER / "adversarial") -> Checked:
     Raises FileNotFoundError where there are none, and ValueError for an unknown model or that says which claim does not hold.
     """
     model_sha256 = checkpoints.file_sha256(released_path(name))
+    if not (folder / f"{name}.safetensors").exists():
+        profile, _, key = name.partition("-")
+        raise FileNotFoundError(f"{name} has no adversarial images yet; make them with: "
+                                f"python -m artifact adversarial --profile {profile} {key}")
     tensors, claims = checkpoints.load_model_state(folder / f"{name}.safetensors")
     images, labels = data.load(claims["data"], "test")
     images, labels = images[:claims["images"]], labels[:claims["images"]]

@@ -27,13 +27,13 @@ def choose_profile(named: str | None) -> tuple[Profile, str]:
     return load_profile(USUAL), f"no PROFILE named; PROFILE={LARGER}, the whole paper, takes about {takes} on this machine's {device}"
 
 
-def announce(profile: Profile, why: str, todo: list, parallel: int) -> None:
+def announce(profile: Profile, why: str, todo: list, parallel: int, asked: str = "all jobs") -> None:
     print(f"profile {profile.name} ({why}): {profile.title}")
     takes = f", {parallel} at a time: about {jobs.describe(jobs.estimate(todo, parallel))}" if todo else ""
     planned = len(jobs.plan(profile))
     print(f"{len(todo)} of {planned} jobs to do{takes}", flush=True)
     if not todo and planned:
-        print(f"nothing was computed: the receipts of all jobs are in {os.path.relpath(results_folder(profile))}; "
+        print(f"nothing was computed: the receipts of {asked} are in {os.path.relpath(results_folder(profile))}; "
               "to make them again, let MMC_RESULTS and MMC_CHECKPOINTS name new folders")
 
 
@@ -74,9 +74,13 @@ def snakemake(profile: Profile, todo: list, parallel: int, targets: tuple = (), 
                          "(MMC_RESULTS), or make the same by: python -m artifact run")
     forced = ["--forcerun", *(jobs.rule_name(job) for job in todo)] if todo else []
     return [sys.executable, "-m", "snakemake", *forced, "--snakefile", str(ROOT / "Snakefile"), "--directory", str(ROOT),
-            *cluster.options(executor, profile, parallel), "--config", f"profile={json.dumps(profile.source)}",
+            *cluster.options(executor, profile, parallel), "--config", _asked_for(profile),
             "--nolock", "--rerun-incomplete", "--keep-incomplete", "--rerun-triggers", "input", "--keep-going",
             *(["--", *map(str, targets)] if targets else [])]
+
+
+def _asked_for(profile: Profile) -> str:
+    return f"profile={json.dumps(profile.source, ensure_ascii=False)}"  # Snakemake reads it as YAML, but undoes no escapes
 
 
 def refusal(command: list[str]) -> str:
@@ -139,7 +143,7 @@ def run(options) -> int:
             raise ValueError(f"no job of profile {profile.name!r} matches {pattern!r}; it has: {jobs.listed(planned)}")
     asked = [job for job in planned if any(_matches(job, pattern) for pattern in patterns)]
     todo = jobs.to_do(asked)
-    announce(profile, why, todo, options.jobs)
+    announce(profile, why, todo, options.jobs, "all jobs" if len(asked) == len(planned) else "the jobs asked for")
     if options.dry_run:
         for job in todo:
             print(f"{jobs.describe(job.seconds):>9}  {job.name}")
@@ -166,7 +170,8 @@ def run(options) -> int:
         if not in_time:
             print(f"the time budget ended with {len(left)} jobs to do, the next one is {left[0]!r}; the same command goes on")
         else:
-            print(f"{len(left)} jobs need others that were not asked for; without --only they are made first")
+            print(f"{len(left)} jobs need others that were not asked for; without --only they are made first", file=sys.stderr)
+            return 1
     elif asked[-1].notebook == "08_report" and not options.rehearse and status.folder() is None:
         summarise(profile)
     return 0
@@ -220,7 +225,7 @@ def report(options) -> int:
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "w", encoding="utf-8") as file:  # it warns of every file that another machine made
         code = processes.run([sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(ROOT),
-                              "--nolock", "--config", f"profile={json.dumps(profile.source)}", "exhibits=1", "--report", str(path)],
+                              "--nolock", "--config", _asked_for(profile), "exhibits=1", "--report", str(path)],
                              cwd=ROOT, stdout=file, stderr=file)
     if code:
         raise RuntimeError(f"Snakemake could not write its report; what it said is in {os.path.relpath(log)}")

@@ -36,7 +36,7 @@ def write(profile: Profile, destination: Path) -> Path:
     planned = jobs.plan(profile)
     made = {path: job for job in planned for path in (*job.makes, job.receipt) if path.exists()}
     if not made:
-        raise ValueError(f"profile {profile.name!r} has no receipts yet; make them with: make reproduce PROFILE={profile.name}")
+        raise ValueError(f"profile {profile.name!r} has no receipts yet; make them with: make reproduce PROFILE={profile.argument}")
     crate = ROCrate(version="1.1")  # which the profiles of version 0.5 extend
     done = sum(job.done() for job in planned)
     _describe(crate, profile, done, len(planned))

@@ -48,6 +48,8 @@ class Job:
         return [path for path in dict.fromkeys([*self.outputs, *self.makes]) if not self._there(path)]
 
     def _there(self, path: Path) -> bool:
+        if path.suffix == ".html":
+            return _drawn(path, self.receipt)
         if path.suffix != ".json" or not path.exists():
             return path.exists()
         receipt = read_receipt(path)
@@ -66,8 +68,11 @@ def plan(profile: Profile) -> list[Job]:
         if models := room.models(profile):
             jobs += _table_jobs(profile, trained, name, notebook, models, room.measurements)
     receipts = [job.receipt for job in jobs]
+    # What is drawn depends on more than receipts: titles, bands, the verdict's rules.
+    shown = profile.model_dump(mode="json", exclude={"source"}, exclude_defaults=True)
+    key = identity("report", of=[path.name for path in receipts], profile=shown)
+    report = _job(profile, "report", "08_report", key, needs=receipts, seconds=20)
     page = ROOT / "figures" / profile.name / "index.html"
-    report = _job(profile, "report", "08_report", identity("report", of=[path.name for path in receipts]), needs=receipts, seconds=20)
     jobs.append(Job(report.name, report.notebook, report.parameters, (report.receipt, page), report.needs, report.seconds))
     # Every hour of a long record ends with numbers: a job's place is that of the last training that it needs.
     rank: dict[Path, int] = {}
@@ -75,6 +80,25 @@ def plan(profile: Profile) -> list[Job]:
         training = job.notebook == "02_training"
         rank[job.receipt] = number if training else max((rank[need] for need in job.needs), default=-1)
     return sorted(jobs, key=lambda job: rank[job.receipt])  # stable: among equals those that are needed come first
+
+
+def page_mark(report: Path) -> str:
+    """What a page says of itself: which report, named by its receipt, it and the files beside it were drawn by."""
+    return identity("page", report=os.path.relpath(report, ROOT))
+
+
+def _drawn(page: Path, report: Path) -> bool:
+    """Is the page this report's, with all files that the report names? There is one folder of figures, whatever was drawn there since."""
+    if not (page.exists() and report.exists()):
+        return page.exists()
+    files = [file for item in read_receipt(report)["results"]["items"] for file in _files(item)]
+    return page_mark(report) in page.read_text(encoding="utf-8")[:2000] and all(file.exists() for file in files)
+
+
+def _files(item: dict) -> list[Path]:
+    """The files of an item in a report's receipt, where they are written as folder/{name, name}."""
+    folder, brace, names = item["files"].partition("{")
+    return [ROOT / folder / name for name in names.removesuffix("}").split(", ")] if brace else []
 
 
 @dataclass(frozen=True)
@@ -92,14 +116,13 @@ def exhibits(profile: Profile) -> list[Exhibit]:
     receipt = plan(profile)[-1].receipt
     if not receipt.exists():
         raise ValueError(f"profile {profile.name!r} is not finished, its tables and figures are not all drawn; "
-                         f"make them with: make reproduce PROFILE={profile.name}")
+                         f"make them with: make reproduce PROFILE={profile.argument}")
     drawn = []
     for item in read_receipt(receipt)["results"]["items"]:
-        folder, _, names = item["files"].partition("{")
-        files = [ROOT / folder / name for name in names.removesuffix("}").split(", ") if names]
+        files = _files(item)
         for file in [file for file in files if file.suffix == (".png" if any(f.suffix == ".png" for f in files) else ".csv")]:
             if not file.exists():
-                raise ValueError(f"{os.path.relpath(file, ROOT)} is missing; draw it with: make figures PROFILE={profile.name}")
+                raise ValueError(f"{os.path.relpath(file, ROOT)} is missing; draw it with: make figures PROFILE={profile.argument}")
             paper = re.match(r"(Table|Figure) \d", item["name"])
             category = "Beyond the paper" if paper is None else f"{paper[1]}s of the paper"
             drawn.append(Exhibit(item["name"], file, item["says"], category))
@@ -255,7 +278,7 @@ def check_parameters(path: Path, given: dict) -> None:
 
 
 def log_path(profile: Profile, job: Job) -> Path:
-    return ROOT / "logs" / profile.name / f"{re.sub('[^a-z0-9-]+', '-', job.name)[:80]}.ipynb"
+    return ROOT / "logs" / profile.name / f"{re.sub('[^A-Za-z0-9_.-]+', '-', job.name)[:80]}.ipynb"
 
 
 def run_notebook(profile: Profile, job: Job) -> None:

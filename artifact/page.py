@@ -69,8 +69,8 @@ def _environment() -> Environment:
     return environment
 
 
-def write(profile: Profile, folder: Path, items: list) -> Path:
-    """Write figures/<profile>/index.html over the files beside it."""
+def write(profile: Profile, folder: Path, items: list, mark: str = "") -> Path:
+    """Write figures/<profile>/index.html over the files beside it; `mark` says what drew it (jobs.page_mark)."""
     by_stem = {item.stem: item for item in items}
     groups = {name: [item for item in items if _group(item) == name] for name in GROUPS}
     claims = by_stem["verdict"].table["verdict"] if "verdict" in by_stem else {}
@@ -78,7 +78,7 @@ def write(profile: Profile, folder: Path, items: list) -> Path:
         profile=profile, groups={name: found for name, found in groups.items() if found}, grids={item.stem: grid(item) for item in items},
         ladder=by_stem.get("ladder"), headline=headline(profile, by_stem.get("ladder")), chips=CHIPS, claims=dict(claims),
         results=_address(results_folder(profile), folder), sources={item.stem: _sources(item, folder) for item in items},
-        made=provenance(profile))
+        made=provenance(profile), mark=mark)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "index.html"
     path.write_text(text, encoding="utf-8")

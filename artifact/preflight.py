@@ -50,11 +50,12 @@ def disk_faults(profile: Profile, todo: list[jobs.Job], parallel: int = 1) -> li
     """Can results, checkpoints and logs be written, and is there room for them?"""
     faults, needs = [], {}
     trained = {model: _network_mib(profile, model) for job in todo for model in _trains(job)}
-    folders = {"MMC_RESULTS": (results_folder(profile), len(todo) * JOB_MIB), "": (ROOT / "logs", len(todo) * JOB_MIB)}
+    folders = [("MMC_RESULTS", results_folder(profile), len(todo) * JOB_MIB),
+               *(("", ROOT / name / profile.name, len(todo) * JOB_MIB) for name in ("logs", "figures"))]
     if trained:
         at_work = parallel * STATES * max(trained.values())
-        folders["MMC_CHECKPOINTS"] = (checkpoint_folder(profile, next(iter(trained))), sum(trained.values()) + at_work)
-    for variable, (folder, mib) in folders.items():
+        folders.append(("MMC_CHECKPOINTS", checkpoint_folder(profile, next(iter(trained))), sum(trained.values()) + at_work))
+    for variable, folder, mib in folders:
         there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
         remedy = f"let {variable} name a folder that can" if variable else "make it so"
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):

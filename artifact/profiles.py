@@ -2,6 +2,8 @@
 
 import os
 import re
+import shlex
+from itertools import combinations
 from pathlib import Path
 from types import UnionType
 from typing import Literal
@@ -89,6 +91,9 @@ class Profile(Strict):
             if model.loss == "mmc-hm" and classes != 100:
                 raise ValueError(f"models.{key}: hierarchical centers need a data set with superclasses "
                                  f"(cifar100 or digit-pairs), training.{model.training}.dataset is {training.dataset!r}")
+        for one, other in combinations(self.models, 2):
+            if one.replace("_", "-") == other.replace("_", "-"):
+                raise ValueError(f"models {one!r} and {other!r} differ in a dash alone, and a job's name in Snakemake has none; rename one")
         for section, field, key in self.named_models():
             if key not in self.models:
                 raise ValueError(f"{section}.{field} names {key!r}; known models: {', '.join(self.models)}")
@@ -107,6 +112,17 @@ class Profile(Strict):
                     asked, there = getattr(part, field), SIZES[self.dataset(key)]["test"]
                     if asked > there:
                         raise ValueError(f"{section}.{field} is {asked}, and the test set of {self.dataset(key)} ({key}) has {there}")
+        for key in self.variants.hierarchical if self.variants else []:
+            if CLASSES[self.dataset(key)] != 100:
+                raise ValueError(f"variants.hierarchical names {key!r}, whose data set {self.dataset(key)!r} has no superclasses")
+        for section, shared in (("transfer", self.transfer), ("verdict", self.verdict)):
+            sets = sorted({self.dataset(key) for key in shared.models}) if shared else []
+            if len(sets) > 1:
+                raise ValueError(f"{section}.models are of {' and '.join(sets)}; images that one crafts are tried on the others, so they "
+                                 "must be of one data set")
+        for key in self.white_box.convergence_models:
+            if key not in self.white_box.models:
+                raise ValueError(f"white_box.convergence_models names {key!r}, which white_box.models does not")
         if self.plane and self.training[self.models[self.plane.model].training].feature_dim != 2:
             raise ValueError(f"plane.model is {self.plane.model!r}, whose features must have 2 dimensions to be drawn")
         if self.plane and self.plane_beside() is None:
@@ -177,6 +193,11 @@ class Profile(Strict):
         """The training settings that models with adversarial training use, each once."""
         used = dict.fromkeys(model.training for model in self.models.values() if model.adversarial)
         return [self.training[name] for name in used]
+
+    @property
+    def argument(self) -> str:
+        """What a command line asks for it by."""
+        return shlex.quote(self.source)
 
     def stand_in(self) -> bool:
         return any(training.dataset in STAND_INS for training in self.training.values())
@@ -265,6 +286,8 @@ def load_profile(name: str) -> Profile:
         raise ValueError(f"{shown} is not valid YAML: {' '.join(str(error).split())[:300] or 'it is nested too deeply'}") from None
     if not isinstance(settings, dict):
         raise ValueError(f"{shown} must hold a mapping of keys to values, got {type(settings).__name__}")
+    if taken := sorted({"name", "source"} & settings.keys()):
+        raise ValueError(f"{shown}: unknown key {taken[0]!r}; allowed here: {', '.join(_allowed_keys(()))}")
     try:
         return Profile(**settings | {"name": path.stem, "source": str(path) if named else name})
     except ValidationError as error:

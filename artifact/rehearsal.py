@@ -12,7 +12,7 @@ SMALL = {
     "transformations": {"images": 4, "draws": 1},
     "transfer": {"images": 4, "steps": 2},
     "plane": {"steps": 2, "features": 20},
-    "verdict": {"images": 4, "restarts": 2, "classes": 2, "steps": 2, "queries": 2, "distance_steps": 2, "passes": 20},
+    "verdict": {"images": 4, "check_images": 4, "restarts": 2, "classes": 2, "steps": 2, "queries": 2, "distance_steps": 2, "passes": 20},
 }
 TRAINING = {"train_images": 200, "test_images": 200, "blocks": 1, "epochs": 1, "steps": 2, "milestones": []}
 

@@ -22,7 +22,7 @@ def release(profile: Profile, key: str, folder: Path = zoo.FOLDER) -> Path:
 
     A tensor whose numbers are all float16 numbers is kept as such; loaded, every bit is what was trained and evaluated.
     """
-    model = trained.ensure_model(profile, key)
+    model = trained.ensure_model(profile, key)  # trained here where the profile says so
     spec, network = profile.models[key], profile.training[profile.models[key].training]
     metadata = {"model": spec.model_dump(), "network": network.model_dump(), "identity": model.receipt["identity"]}
     state = {name: tensor.cpu() for name, tensor in model.classifier.state_dict().items()}
@@ -44,10 +44,11 @@ def cards() -> dict[Path, str]:
     """The card of every released model that is a row of a profile, as today's receipts tell it; a row taken out leaves its card alone."""
     found = {}
     for name in zoo.released():
-        profile_name, _, key = name.partition("-")
-        if (ROOT / "profiles" / f"{profile_name}.yaml").exists() and key in (profile := load_profile(profile_name)).models:
-            card = json.loads((zoo.FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-            found[zoo.FOLDER / f"{name}.md"] = card_text(profile, key, card)
+        for file in (ROOT / "profiles").glob("*.yaml"):  # either name may hold a dash
+            key = name.removeprefix(f"{file.stem}-")
+            if key != name and key in (profile := load_profile(file.stem)).models:
+                card = json.loads((zoo.FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+                found[zoo.FOLDER / f"{name}.md"] = card_text(profile, key, card)
     return found
 
 
@@ -115,5 +116,4 @@ def release_all(profile_name: str, keys: list[str]) -> list[Path]:
     """Release several models of a profile by name."""
     profile = load_profile(profile_name)
     trained.start(profile)
-    with torch.no_grad():
-        return [release(profile, key) for key in keys]
+    return [release(profile, key) for key in keys]

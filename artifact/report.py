@@ -171,7 +171,7 @@ def write_all(profile: Profile) -> list[Written]:
             raise
     where = folder.relative_to(ROOT)
     written = [replace(entry, files=f"{where}/{{{entry.files}}}") if entry.item else entry for entry in written]
-    page.write(profile, folder, [entry.item for entry in written if entry.item])
+    page.write(profile, folder, [entry.item for entry in written if entry.item], jobs.page_mark(jobs.find(profile, "report").receipt))
     return written
 
 
@@ -189,7 +189,7 @@ def _write(profile: Profile, folder: Path, name: str) -> Written:
     except NotPlanned:
         return Written(name, NOT_MADE, not_planned(profile))
     except Missing as missing:
-        return Written(name, NOT_MADE, f"{missing}; make it with: make reproduce PROFILE={profile.name}")
+        return Written(name, NOT_MADE, f"{missing}; make it with: make reproduce PROFILE={profile.argument}")
 
 
 def write_item(folder: Path, item: Item) -> list[str]:

@@ -77,7 +77,7 @@ def hierarchical_centers(tree: Sequence, feature_dim: int, radii: Sequence[float
                 raise ValueError(f"tree must hold integer class labels, got {node!r}")
             if node in found:
                 raise ValueError(f"tree repeats label {node}")
-            found[node] = parent
+            found[int(node)] = parent
             return
         if len(node) == 0:
             raise ValueError(f"tree has an empty list at {list(path)}")

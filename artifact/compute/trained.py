@@ -211,6 +211,12 @@ def _restore(profile: Profile, model: str, receipt: dict, file: Path) -> None:
     name = f"{profile.name}-{model}"
     if name not in zoo.released():
         return
+    with only_one(file):  # jobs side by side miss it together
+        if not file.exists():
+            _make_again(profile, model, receipt, file, name)
+
+
+def _make_again(profile, model, receipt, file, name):
     classifier = zoo.load_released(name)
     made = file.with_name("restored.safetensors")
     if checkpoints.save_model(made, classifier, {"model": model, "profile": profile.name}) == receipt["results"]["checkpoint_sha256"]:
@@ -227,7 +233,7 @@ def ensure_model(profile: Profile, model: str, *, progress: bool = False) -> Tra
     """
     if model in profile.models and not model_receipt_path(profile, model).exists() and not profile.train_on_the_spot:
         raise FileNotFoundError(f"model {model!r} of profile {profile.name!r} is not trained yet; "
-                                f"make it with: python -m artifact run --profile {profile.name} --only 'train {model}'")
+                                f"make it with: python -m artifact run --profile {profile.argument} --only 'train {model}'")
     return train(profile, model, progress=progress)
 
 

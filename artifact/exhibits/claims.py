@@ -46,7 +46,7 @@ def claims(profile: Profile, methods: list[str] | None = None) -> Item:
               "(ii) clean accuracy comparable to SCE": (_claim_clean, ("sce", "mmc")),
               "(iii) little extra computation": (_claim_time, ("sce", "mmc")),
               "(iv) compatible with adversarial training": (_claim_training, ("mmc", "at_sce", "at_mmc"))}
-    rows = {}
+    rows, away = {}, []
     for claim, (judge, needed) in judges.items():
         if lacking := [name for name in needed if getattr(cast, name) is None]:
             rows[claim] = {"verdict": "not judged", "measured": f"needs {' and '.join(ROLES[name] for name in lacking)}, not here",
@@ -55,23 +55,24 @@ def claims(profile: Profile, methods: list[str] | None = None) -> Item:
         try:
             rule, measured, level = judge(profile, rules, cast)
         except Missing as missing:
+            away.append(str(missing))
             rows[claim] = {"verdict": "not judged", "measured": f"not made yet: {missing}", "rule": "–"}
             continue
-        told, away = [f"seed {cast.seed}: {measured}"], []
+        told, seeds_away = [f"seed {cast.seed}: {measured}"], []
         for other in others if judge is not _claim_time else ():  # a step's time does not depend on the seed
             if None in [getattr(other, name) for name in needed]:
                 continue
             try:
                 _, again, found = judge(profile, rules, other)
             except Missing:
-                away.append(str(other.seed))
+                seeds_away.append(str(other.seed))
                 continue
             told, level = [*told, f"seed {other.seed}: {again}"], max(level, found)
-        told += [f"seed{'s' * (len(away) > 1)} {' and '.join(away)}: not made yet"] if away else []
+        told += [f"seed{'s' * (len(seeds_away) > 1)} {' and '.join(seeds_away)}: not made yet"] if seeds_away else []
         rows[claim] = {"verdict": LEVELS[level], "measured": "\n".join(told) if len(told) > 1 else measured, "rule": rule}
     table = pd.DataFrame(rows).T
     if set(table["verdict"]) == {"not judged"}:
-        raise NotPlanned("the claims are about SCE and MMC")
+        raise Missing(away[0]) if away else NotPlanned("the claims are about SCE and MMC")
     says = "; ".join(f"{claim}: {row.verdict}" for claim, row in table.iterrows())
     several = " A claim holds where it holds on every seed." if others else ""
     models = "." if profile.comparable else \
