@@ -121,7 +121,7 @@ def test_the_most_urgent_job_heads_the_longest_chain():
 
 def test_a_rehearsal_has_the_same_jobs_in_miniature(tmp_path, monkeypatch):
     monkeypatch.setattr(rehearsal, "ROOT", tmp_path)
-    for name in ("quick", "paper"):
+    for name in ("quick", "cpu", "paper"):
         real = experiment.load_profile(name)
         toy = rehearsal.rehearsal(real, "cpu")
         assert (toy.name, toy.comparable, toy.device) == (f"{name}-rehearsal", False, "cpu")

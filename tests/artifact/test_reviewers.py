@@ -1,0 +1,191 @@
+"""What an artifact's reviewers tried and found wanting, each as a test."""
+
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+import yaml
+
+from artifact import __main__ as command_line
+from artifact import adversarial, commands, experiment, jobs, preflight, release, report
+from artifact.compute import trained
+from artifact.exhibits.exhibit import Missing, NotPlanned
+from artifact.receipts import write_receipt
+from mmclib import zoo
+from tests.artifact.tiny import TINY
+
+ROOT = experiment.ROOT
+RELEASED = pytest.mark.skipif("cpu-sce" not in zoo.released(), reason="cpu-sce is not released")
+
+
+@pytest.fixture()
+def load(tmp_path, monkeypatch):
+    monkeypatch.setenv("MMC_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("MMC_CHECKPOINTS", str(tmp_path / "checkpoints"))
+
+    def written(change=lambda settings: settings, name="tiny"):
+        settings = yaml.safe_load(TINY)
+        change(settings)
+        path = tmp_path / f"{name}.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(yaml.safe_dump(settings, allow_unicode=True), encoding="utf-8")
+        return experiment.load_profile(str(path))
+    return written
+
+
+def drawn(profile):
+    """Draw all and write the last job's receipt, as its notebook does; returns the job."""
+    items = [written.summary() for written in report.write_all(profile)]
+    job = jobs.find(profile, "report")
+    write_receipt(job.receipt, {"identity": job.receipt.stem.rsplit("-", 1)[-1], "kind": "notebook", "results": {"items": items},
+                                "provenance": {}})
+    return job
+
+
+def test_a_page_of_other_settings_is_drawn_again(load, tmp_path, monkeypatch):
+    for module in (report, jobs):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    first = load()
+    for model in first.models:
+        trained.train(first, model, progress=False)
+    job = drawn(first)
+    assert job.done()
+    other = drawn(load(lambda settings: settings["white_box"].update(epsilons=[0.05, 0.3])))
+    assert other.done() and not job.done(), "a value changed and changed back: the page is the other one's"
+    titled = jobs.find(load(lambda settings: settings.update(title="digits under another title")), "report")
+    assert titled.receipt != job.receipt and not titled.done()
+    job = drawn(load())
+    assert job.done() and not other.done()
+    next((tmp_path / "figures" / "tiny").glob("*.csv")).unlink()
+    assert not job.done(), "a file that the report names is gone"
+
+
+def test_the_verdicts_rules_are_part_of_the_report():
+    quick = experiment.load_profile("quick")
+    rules = quick.verdict.rules.model_copy(update={"clean_gap": 0.05})
+    strict = quick.model_copy(update={"verdict": quick.verdict.model_copy(update={"rules": rules})})
+    assert jobs.find(strict, "report").receipt != jobs.find(quick, "report").receipt
+
+
+@RELEASED
+def test_jobs_that_miss_the_same_released_model_make_it_again_once(tmp_path, monkeypatch):
+    cpu, load_released, made = experiment.load_profile("cpu"), zoo.load_released, []
+    receipt = experiment.read_receipt(experiment.model_receipt_path(cpu, "sce"))
+
+    def slowly(name):
+        made.append(name)
+        time.sleep(0.3)
+        return load_released(name)
+
+    monkeypatch.setattr(zoo, "load_released", slowly)
+    threads = [threading.Thread(target=trained._restore, args=(cpu, "sce", receipt, tmp_path / "model.safetensors")) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == ["cpu-sce"] and (tmp_path / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["a b ü/tiny two ü", "{x}/tiny"])
+def test_snakemake_takes_a_profile_of_any_path(load, name):
+    profile = load(name=name)
+    todo = [job for job in jobs.plan(profile) if job.name.startswith("train")]
+    command = commands.snakemake(profile, todo, 1, targets=(todo[0].receipt,))
+    command.insert(command.index("--"), "--dry-run")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_release_may_train_on_the_spot(monkeypatch):
+    monkeypatch.setattr(release, "release", lambda profile, key: torch.is_grad_enabled())
+    assert release.release_all("demo", ["sce"]) == [True]
+
+
+def test_what_was_asked_for_is_said_to_be_there(capsys):
+    commands.announce(experiment.load_profile("cpu"), "named", [], 1, "the jobs asked for")
+    assert "the receipts of the jobs asked for are in" in capsys.readouterr().out
+
+
+def test_remedies_name_a_profile_as_it_was_asked_for(load):
+    profile = load(lambda settings: settings.pop("train_on_the_spot"), name="two words")
+    with pytest.raises(FileNotFoundError) as missing:
+        trained.ensure_model(profile, "sce")
+    assert f"--profile '{profile.source}' --only 'train sce'" in str(missing.value)
+
+
+@pytest.mark.parametrize(("name", "item"), [("quick", "Verdict"), ("cpu", "Verdict"), ("cpu", "Equal passes")])
+def test_what_is_planned_and_has_no_receipts_is_missing(name, item, tmp_path, monkeypatch):
+    monkeypatch.setenv("MMC_RESULTS", str(tmp_path))
+    with pytest.raises(Missing) as missing:
+        report.make(item, experiment.load_profile(name))
+    assert not isinstance(missing.value, NotPlanned), item
+
+
+def test_a_folder_of_figures_that_cannot_be_is_named_before_the_first_job(load, tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "ROOT", tmp_path)
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "tiny").touch()
+    profile = load()
+    faults = preflight.disk_faults(profile, jobs.plan(profile))
+    assert len(faults) == 1 and str(tmp_path / "figures" / "tiny") in faults[0]
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    (lambda s: s.update(variants={"hierarchical": ["mmc-10"]}), "has no superclasses"),
+    (lambda s: (s["training"].update(pairs=s["training"]["digits"] | {"dataset": "digit-pairs", "feature_dim": 128}),
+                s["models"].update(pair={"training": "pairs", "loss": "sce"}),
+                s.update(transfer={"models": ["sce", "pair"], "images": 8, "epsilons": [0.1, 0.2], "step_size": 0.05})), "of one data set"),
+    (lambda s: s["models"].update({"mmc_10": s["models"]["mmc-10"]}), "differ in a dash alone"),
+    (lambda s: s["white_box"].update(models=["sce"]), "convergence_models names 'mmc-10'"),
+    (lambda s: s.update(name="another"), "unknown key 'name'"), (lambda s: s.update(source="there"), "unknown key 'source'"),
+])
+def test_a_profile_that_would_fail_late_is_refused(load, change, says):
+    with pytest.raises(ValueError, match=says):
+        load(change)
+
+
+def test_each_job_has_a_log_of_its_own(load):
+    profile = load(lambda settings: settings.update(models={"A": settings["models"]["sce"], "B": settings["models"]["mmc-10"]},
+                                                    white_box=settings["white_box"] | {"models": ["A"], "convergence_models": []},
+                                                    train_on_the_spot=False))
+    logs = [jobs.log_path(profile, job) for job in jobs.plan(profile)]
+    assert len(set(logs)) == len(logs) and logs[1].name == "train-A.ipynb"
+
+
+@RELEASED
+def test_no_more_images_are_claimed_than_there_are():
+    quick = experiment.load_profile("quick")
+    model = next(name.removeprefix("quick-") for name in zoo.released() if name.startswith("quick-"))
+    short = quick.model_copy(update={"training": {name: network.model_copy(update={"dataset": "digits"})
+                                                  for name, network in quick.training.items()}})
+    with pytest.raises(ValueError, match="so there are no 100000 to craft"):
+        adversarial.write(short, model, 100_000)
+    with pytest.raises(FileNotFoundError, match="cpu-lgm has no adversarial images yet; make them with: python -m artifact adversarial"):
+        adversarial.check("cpu-lgm")
+
+
+@RELEASED
+def test_a_profiles_name_may_hold_a_dash(tmp_path, monkeypatch):
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "my-cpu.yaml").write_text((ROOT / "profiles" / "cpu.yaml").read_text())
+    (tmp_path / "my-cpu-sce.json").write_text((zoo.FOLDER / "cpu-sce.json").read_text())
+    monkeypatch.setattr(release, "ROOT", tmp_path)
+    monkeypatch.setattr(release, "load_profile", lambda name: experiment.load_profile(str(tmp_path / "profiles" / f"{name}.yaml")))
+    monkeypatch.setattr(zoo, "FOLDER", tmp_path)
+    monkeypatch.setattr(zoo, "released", lambda: ["my-cpu-sce"])
+    assert list(release.cards()) == [tmp_path / "my-cpu-sce.md"]
+
+
+def test_odd_surroundings_are_a_sentence(monkeypatch, capsys):
+    command = f"exec {sys.executable} -m artifact run --profile demo --dry-run"
+    for closed in (">&-", "2>&-", "<&- >&- 2>&-"):
+        assert subprocess.run(["sh", "-c", f"{command} {closed}"], cwd=ROOT, capture_output=True).returncode == 0, closed
+    monkeypatch.setenv("MMC_PARENT", "abc")
+    assert command_line.main(["run", "--profile", "demo", "--dry-run"]) == 2
+    assert "MMC_PARENT is for make and Snakemake" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command_line.main(["run", "--profile", "demo", "--time-budget", "1e30"])
+    assert "below a billion" in capsys.readouterr().err
