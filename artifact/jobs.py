@@ -49,7 +49,7 @@ class Job:
 
     def _there(self, path: Path) -> bool:
         if path.suffix == ".html":
-            return _drawn(path, self.receipt)
+            return _drawn(path, self.receipt, self.profile)
         if path.suffix != ".json" or not path.exists():
             return path.exists()
         receipt = read_receipt(path)
@@ -68,12 +68,9 @@ def plan(profile: Profile) -> list[Job]:
         if models := room.models(profile):
             jobs += _table_jobs(profile, trained, name, notebook, models, room.measurements)
     receipts = [job.receipt for job in jobs]
-    # What is drawn depends on more than receipts: titles, bands, the verdict's rules.
-    shown = profile.model_dump(mode="json", exclude={"source"}, exclude_defaults=True)
-    key = identity("report", of=[path.name for path in receipts], profile=shown)
-    report = _job(profile, "report", "08_report", key, needs=receipts, seconds=20)
     page = ROOT / "figures" / profile.name / "index.html"
-    jobs.append(Job(report.name, report.notebook, report.parameters, (report.receipt, page), report.needs, report.seconds))
+    report = _job(profile, "report", "08_report", identity("report", of=[path.name for path in receipts]), needs=receipts, seconds=20)
+    jobs.append(replace(report, outputs=(report.receipt, page)))
     # Every hour of a long record ends with numbers: a job's place is that of the last training that it needs.
     rank: dict[Path, int] = {}
     for number, job in enumerate(jobs):
@@ -82,17 +79,21 @@ def plan(profile: Profile) -> list[Job]:
     return sorted(jobs, key=lambda job: rank[job.receipt])  # stable: among equals those that are needed come first
 
 
-def page_mark(report: Path) -> str:
-    """What a page says of itself: which report, named by its receipt, it and the files beside it were drawn by."""
-    return identity("page", report=os.path.relpath(report, ROOT))
+def page_mark(profile: Profile, report: Path) -> str:
+    """What a page says of itself: the receipt of the report that drew it and the files beside it, and the settings that it was drawn by.
+
+    What is shown depends on more than receipts: on titles, bands, the verdict's rules.
+    """
+    shown = profile.model_dump(mode="json", exclude={"source", "cluster", "device", "threads"}, exclude_defaults=True)
+    return identity("page", report=os.path.relpath(report, ROOT), profile=shown)
 
 
-def _drawn(page: Path, report: Path) -> bool:
+def _drawn(page: Path, report: Path, profile: Profile) -> bool:
     """Is the page this report's, with all files that the report names? There is one folder of figures, whatever was drawn there since."""
     if not (page.exists() and report.exists()):
         return page.exists()
     files = [file for item in read_receipt(report)["results"]["items"] for file in _files(item)]
-    return page_mark(report) in page.read_text(encoding="utf-8")[:2000] and all(file.exists() for file in files)
+    return page_mark(profile, report) in page.read_text(encoding="utf-8")[:2000] and all(file.exists() for file in files)
 
 
 def _files(item: dict) -> list[Path]:

@@ -120,7 +120,7 @@ def test_whatever_stops_a_training_leaves_its_state_and_the_next_call_goes_on(ti
 def test_the_report_says_what_is_missing_and_how_to_make_it(tiny, monkeypatch, tmp_path):
     monkeypatch.setattr(report, "ROOT", tmp_path)
     written = {entry.name: entry for entry in report.write_all(tiny)}
-    assert written["Table 1"].files == report.NOT_MADE and "make reproduce PROFILE=tiny" in written["Table 1"].says
+    assert written["Table 1"].files == report.NOT_MADE and f"make reproduce PROFILE={tiny.source}" in written["Table 1"].says
     assert (tmp_path / "figures" / "tiny" / "index.html").exists()
 
 

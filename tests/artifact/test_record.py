@@ -92,7 +92,7 @@ def test_a_clone_makes_the_checkpoint_again_from_the_released_model(name, tmp_pa
     file.unlink()
     receipt["results"]["checkpoint_sha256"] = 64 * "0"  # another training's
     trained._restore(experiment.load_profile(profile), model, receipt, file)
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob("[!.]*"))
 
 
 @pytest.mark.parametrize("name", zoo.released() or [pytest.param("", marks=pytest.mark.skip("no model is released"))])

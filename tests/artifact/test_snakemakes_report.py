@@ -28,5 +28,5 @@ def test_the_report_holds_every_exhibit_with_its_sentence(capsys):
 def test_an_unfinished_profile_has_no_report(tmp_path, monkeypatch):
     monkeypatch.setenv("MMC_RESULTS", str(tmp_path))
     (tmp_path / "tiny.yaml").write_text(TINY)
-    with pytest.raises(ValueError, match="not finished.*make reproduce PROFILE=tiny"):
+    with pytest.raises(ValueError, match="not finished.*make reproduce PROFILE=/.*/tiny.yaml"):
         jobs.exhibits(experiment.load_profile(str(tmp_path / "tiny.yaml")))
