@@ -171,7 +171,8 @@ def write_all(profile: Profile) -> list[Written]:
             raise
     where = folder.relative_to(ROOT)
     written = [replace(entry, files=f"{where}/{{{entry.files}}}") if entry.item else entry for entry in written]
-    page.write(profile, folder, [entry.item for entry in written if entry.item], jobs.page_mark(profile, jobs.find(profile, "report").receipt))
+    mark = jobs.page_mark(profile, jobs.find(profile, "report").receipt)
+    page.write(profile, folder, [entry.item for entry in written if entry.item], mark)
     return written
 
 
