@@ -105,11 +105,12 @@ def robust_accuracy(model: nn.Module, images: Tensor, labels: Tensor, attack: Ca
                     **hyper) -> Evaluation:
     """Attack every image and count those still classified as their true label; `hyper` goes to the attack.
 
-    Images float in [0, 1] or uint8 (N, C, H, W), labels and targets int64 (N,), seed an integer or int64 (N,). Seeds are per image,
-    so the result does not depend on batch_size, which halves by itself when memory runs out. `partial` is a file that an interrupted
-    evaluation resumes from; it is removed at the end. With it, attacks of this package work in batches of at most batch_size that take
-    about half a minute; an attack of your own, and autoattack, are taken in batches of batch_size. Each claimed success is verified by
-    a plain pass in float32 (float64 for a model in it) and must lie inside its ball. Raises ValueError for bad input.
+    Images float in [0, 1] or uint8 (N, C, H, W), labels and targets int64 (N,), seed an integer or int64 (N,). The attack may be a
+    functools.partial of anything but targets and seed, which are dealt out by image: so the result does not depend on batch_size, which
+    halves by itself when memory runs out. `partial` is a file that an interrupted evaluation resumes from; it is removed at the end. With
+    it, attacks of this package work in batches of at most batch_size that take about half a minute; an attack of your own, and autoattack,
+    are taken in batches of batch_size. Each claimed success is verified by a plain pass in float32 (float64 for a model in it) and must lie
+    inside its ball. Raises ValueError for bad input.
     """
     finished = _Finished(partial, lambda: fingerprint(model, images, labels, attack, targets, seed, hyper))
     for part, _, columns in _attack(model, images, labels, attack, targets, seed, batch_size, hyper, progress, finished):

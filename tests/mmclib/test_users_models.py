@@ -53,7 +53,7 @@ def test_an_infinite_gradient_is_followed_like_any_other(sce, digits, attack):
     assert attack(rooted, images, labels).fooled[right].double().mean() > 0.9
 
 
-@pytest.mark.parametrize("scale", [1e-20, 1e20, 1e30])
+@pytest.mark.parametrize("scale", [1e-20, 1e30])
 @pytest.mark.parametrize("attack", CLIMBERS, ids=["mim", "fmn", "ddn"])
 def test_the_scale_of_logits_does_not_matter(sce, digits, attack, scale):
     images, labels = (tensor[:40] for tensor in digits)
@@ -235,7 +235,7 @@ def test_autoattack_leaves_the_callers_generator_alone(mmc, digits):
     images, labels = (tensor[:4] for tensor in digits)
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    attacks.autoattack(mmc, images, labels, epsilon=0.02)
+    attacks.autoattack(mmc, images, labels, epsilon=0.5)
     assert torch.get_rng_state().equal(before)
     with pytest.raises(ValueError, match="version must be"):
         attacks.autoattack(mmc, images, labels, version="Standard")
