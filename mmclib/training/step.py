@@ -131,7 +131,7 @@ def best_precision(device) -> str:
     """Return "bfloat16" where the device multiplies it faster than float32 (CUDA; AMX on a CPU), else "float32"."""
     if torch.device(device).type == "cuda":
         return "bfloat16"
-    # AVX512-BF16 without AMX is not enough: on a Sapphire Rapids that has only the first, float32 trains faster (measured).
+    # AVX512-BF16 without AMX is not enough: on a Sapphire Rapids that has only the first, float32 trains faster (BENCHMARKS).
     return "bfloat16" if torch.cpu.get_capabilities().get("amx_bf16") else "float32"
 
 
