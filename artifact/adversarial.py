@@ -7,6 +7,7 @@ import torch
 
 from artifact.compute import trained
 from artifact.experiment import Profile
+from artifact.release import row_of
 from mmclib import attacks, checkpoints, data, evaluation
 from mmclib.seeds import derive
 from mmclib.zoo import FOLDER, load_released, released_path
@@ -70,9 +71,9 @@ def check(name: str, folder: Path = FOLDER / "adversarial") -> Checked:
     """
     model_sha256 = checkpoints.file_sha256(released_path(name))
     if not (folder / f"{name}.safetensors").exists():
-        profile, _, key = name.partition("-")
-        raise FileNotFoundError(f"{name} has no adversarial images yet; make them with: "
-                                f"python -m artifact adversarial --profile {profile} {key}")
+        row = row_of(name)
+        remedy = f"; make them with: python -m artifact adversarial --profile {row[0].argument} {row[1]}" if row else ""
+        raise FileNotFoundError(f"{name} has no adversarial images yet{remedy}")
     tensors, claims = checkpoints.load_model_state(folder / f"{name}.safetensors")
     images, labels = data.load(claims["data"], "test")
     images, labels = images[:claims["images"]], labels[:claims["images"]]

@@ -40,15 +40,22 @@ def release(profile: Profile, key: str, folder: Path = zoo.FOLDER) -> Path:
     return path
 
 
+def row_of(name: str) -> tuple[Profile, str] | None:
+    """The profile and the row that a released model's name, <profile>-<model>, stands for; None where no profile has it (any more)."""
+    for file in sorted((ROOT / "profiles").glob("*.yaml")):  # either part may hold a dash
+        key = name.removeprefix(f"{file.stem}-")
+        if key != name and key in (profile := load_profile(file.stem)).models:
+            return profile, key
+    return None
+
+
 def cards() -> dict[Path, str]:
     """The card of every released model that is a row of a profile, as today's receipts tell it; a row taken out leaves its card alone."""
     found = {}
     for name in zoo.released():
-        for file in (ROOT / "profiles").glob("*.yaml"):  # either name may hold a dash
-            key = name.removeprefix(f"{file.stem}-")
-            if key != name and key in (profile := load_profile(file.stem)).models:
-                card = json.loads((zoo.FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-                found[zoo.FOLDER / f"{name}.md"] = card_text(profile, key, card)
+        if row := row_of(name):
+            card = json.loads((zoo.FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+            found[zoo.FOLDER / f"{name}.md"] = card_text(*row, card)
     return found
 
 
