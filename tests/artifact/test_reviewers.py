@@ -65,7 +65,8 @@ def test_a_page_of_other_settings_is_drawn_again(load, tmp_path, monkeypatch):
     assert not job.done(), "a file that the report names is gone"
 
 
-def test_the_verdicts_rules_are_part_of_what_a_page_shows():
+def test_the_verdicts_rules_are_part_of_what_a_page_shows(monkeypatch):
+    monkeypatch.setenv("MMC_RESULTS", str(ROOT / "results"))  # the committed page is the committed receipts', not another folder's
     quick = experiment.load_profile("quick")
     rules = quick.verdict.rules.model_copy(update={"clean_gap": 0.05})
     strict = quick.model_copy(update={"verdict": quick.verdict.model_copy(update={"rules": rules})})
