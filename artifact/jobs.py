@@ -143,13 +143,29 @@ def to_do(planned: list[Job]) -> list[Job]:
 
 
 def left(profile: Profile) -> tuple[int, float]:
-    """How many models and evaluations have no receipt yet, and the seconds that they take one by one, by the profile's own rates."""
-    missing: dict[Path, float] = {}
+    """How many models and evaluations have no receipt yet, and the seconds of one core (CUDA: of the device) that they take.
+
+    By the profile's rates, at the pace of the trainings or evaluations that have one: a rate is one machine's.
+    """
+    rated: dict[Path, float] = {}
+    missing: set[Path] = set()
     for job in plan(profile):
-        away = job.missing()
-        for path in (path for path in job.makes if path in away):
-            missing[path] = max(missing.get(path, 0), job.makes[path])
-    return len(missing), sum(missing.values())
+        missing.update(job.missing())
+        for path, seconds in job.makes.items():
+            rated[path] = max(rated.get(path, 0), seconds)
+    together = 0.0
+    for trainings in (True, False):
+        mine = {path: seconds for path, seconds in rated.items() if (path.parent.name == "models") == trainings}
+        made = {path: seconds for path, seconds in mine.items() if path not in missing}
+        took, guessed = sum(receipt_seconds(profile, read_receipt(path)) for path in made), sum(made.values())
+        together += (sum(mine.values()) - guessed) * (took / guessed if guessed else 1)
+    return len(missing.intersection(rated)), together
+
+
+def receipt_seconds(profile: Profile, receipt: dict) -> float:
+    """What a receipt took, in seconds of one core, or of the device where the profile's is not the CPU."""
+    made = receipt["provenance"]
+    return made["seconds"] * (made["threads"] if profile.device == "cpu" else 1)
 
 
 def brief(name: str) -> str:

@@ -74,14 +74,13 @@ def cost(profile: Profile) -> list[str]:
     for path in sorted(results_folder(profile).glob("models/*.json")) + sorted(results_folder(profile).glob("evaluations/*/*.json")):
         receipt = read_receipt(path)
         what = "training" if receipt["kind"] == "model" else receipt["config"]["attack"]
-        made = receipt["provenance"]
-        hours[what] = hours.get(what, 0) + made["seconds"] * (made["threads"] if profile.device == "cpu" else 1) / 3600
+        hours[what] = hours.get(what, 0) + jobs.receipt_seconds(profile, receipt) / 3600
         receipts[what] = receipts.get(what, 0) + 1
     lines = [f"**Cost** (profile `{profile.name}`)", "",
              f"| what | receipts | hours {of_one} |", "|---|---:|---:|"]
     lines += [f"| `{what}` | {receipts[what]} | {spent:.2f} |" for what, spent in sorted(hours.items(), key=lambda pair: -pair[1])]
     count, seconds = jobs.left(profile)
-    rest = f"Not made yet: {count} receipts, about {seconds / 3600:.1f} hours {of_one} by the profile's own rates."
+    rest = f"Not made yet: {count} receipts, about {seconds / 3600:.1f} hours {of_one} at the pace of those that are made."
     return [*lines, f"| together | {sum(receipts.values())} | {sum(hours.values()):.2f} |", "", rest if count else "All is made."]
 
 

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mmclib import checkpoints, counter
+from mmclib import counter
 from mmclib.attacks import PER_IMAGE, carlini_wagner
 from mmclib.attacks.frozen import ROWS, BatchDependenceWarning, call, chunks, warn_if_dependent, working_type
 from mmclib.attacks.ledger import AttackResult, GradientMaskingWarning, GradientShares, warn_if_masked
 from mmclib.checks import check_images, check_label_form, check_labels, check_model, check_setting, warn
-from mmclib.fingerprints import UnidentifiedError, fingerprint
+from mmclib.fingerprints import fingerprint
+from mmclib.partials import Partial
 
 __all__ = [
     "Evaluation", "WorstCase", "accuracy", "minimal_distortion", "random_targets", "robust_accuracy", "transfer_matrix", "transfer_row",
@@ -112,11 +113,11 @@ def robust_accuracy(model: nn.Module, images: Tensor, labels: Tensor, attack: Ca
     are taken in batches of batch_size. Each claimed success is verified by a plain pass in float32 (float64 for a model in it) and must lie
     inside its ball. Raises ValueError for bad input.
     """
-    finished = _Finished(partial, lambda: fingerprint(model, images, labels, attack, targets, seed, hyper))
+    finished = Partial(partial, lambda: fingerprint(model, images, labels, attack, targets, seed, hyper))
     for part, _, columns in _attack(model, images, labels, attack, targets, seed, batch_size, hyper, progress, finished):
         del columns["inside"]
         finished.add(part, columns)
-    outcome = finished.close()
+    outcome = _evaluation(finished.close())
     warn_if_masked(outcome, _name(attack))
     return outcome
 
@@ -167,7 +168,7 @@ def transfer_row(source: nn.Module, models: Mapping[str, nn.Module], images: Ten
         hyper.setdefault("stop_early", False)
     _check(models, images, labels, None, batch_size)
     # the models' order too: columns are numbered by it
-    finished = _Finished(partial, lambda: fingerprint(source, list(models), models, images, labels, attack, seed, hyper))
+    finished = Partial(partial, lambda: fingerprint(source, list(models), models, images, labels, attack, seed, hyper))
     for part, result, columns in _attack(source, images, labels, attack, None, seed, batch_size, hyper, progress, finished):
         inside = columns.pop("inside")
         for number, model in enumerate(models.values()):
@@ -175,7 +176,8 @@ def transfer_row(source: nn.Module, models: Mapping[str, nn.Module], images: Ten
             fooled = wrong & inside
             columns |= {f"correct {number}": ~fooled, f"success {number}": fooled, f"rejected {number}": wrong & ~inside}
         finished.add(part, columns)
-    return {name: finished.close(number) for number, name in enumerate(models)}
+    columns = finished.close()
+    return {name: _evaluation(columns, number) for number, name in enumerate(models)}
 
 
 def transfer_matrix(models: Mapping[str, nn.Module], images: Tensor, labels: Tensor, attack: Callable,
@@ -220,11 +222,17 @@ def _attack(model, images, labels, attack, targets, seed, batch_size, hyper, pro
         return result, columns | {"norm": result.norm, "seconds": time.perf_counter() - began}
 
     # only where an image's outcome is its own: elsewhere the clock would decide about results
-    paced = finished.partial is not None and _plain(attack) in PER_IMAGE
+    paced = finished.path is not None and _plain(attack) in PER_IMAGE
     with bar:
         for part, (result, columns) in _each_batch(len(labels), batch_size, work, finished.count, paced, _device(model)):
             yield part, result, columns
             bar.update(part.stop - part.start)
+
+
+def _evaluation(columns, number=None):
+    """What the columns of all images say, and with `number` what that one of several models made of them."""
+    own = {field.name: columns.get(f"{field.name} {number}", columns.get(field.name)) for field in fields(Evaluation)}
+    return Evaluation(**own | {"finite": bool(own["finite"].all())})
 
 
 def _verified(model, originals, labels, targets, result, epsilon, begin):
@@ -291,59 +299,6 @@ def _each_batch(count, size, work, begin=0, paced=False, device=None):
             affordable = _SAVED_EVERY * (part.stop - part.start) / max(time.perf_counter() - began, 1e-6)
             size = min(largest, max(ROWS, int(min(affordable, 16 * size)) // ROWS * ROWS))
         begin = part.stop
-
-
-class _Finished:
-    """The columns of the batches done so far, kept in the file `partial` (where there is one) until all are done."""
-
-    def __init__(self, partial=None, identify=None):
-        self.partial, self.columns, self.count = None if partial is None else Path(partial), {}, 0
-        if self.partial is None:
-            return
-        try:
-            self.fingerprint = identify()
-        except UnidentifiedError as what:
-            warn(f"{partial} is not used: {what} cannot be told from another by its content, so an interrupted evaluation will start over",
-                 UserWarning)
-            self.partial = None
-            return
-        if self.partial.exists():
-            try:
-                columns, kept = checkpoints.load_model_state(self.partial)
-                if kept["sha256"] != _sum(columns, kept):
-                    raise ValueError("its sha256 is not the one it holds")
-            except Exception as error:  # whatever is wrong with the file, doing the work again is right
-                warn(f"{self.partial} cannot be read ({error}); the evaluation starts over", UserWarning)
-                return
-            if kept["fingerprint"] == self.fingerprint:
-                self.count = kept["count"]
-                self.columns = {name: [column] for name, column in columns.items()} | {name: [kept[name]] for name in ("norm", "seconds")}
-
-    def add(self, part, columns):
-        for name, column in columns.items():
-            self.columns.setdefault(name, []).append(column)
-        self.count = part.stop
-        if self.partial is not None:
-            tensors, kept = self._joined()
-            kept |= {"fingerprint": self.fingerprint, "count": self.count}
-            checkpoints.save_tensors(self.partial, tensors, kept | {"sha256": _sum(tensors, kept)})
-
-    def close(self, number=None) -> Evaluation:
-        """Return what was found, and with `number` what that one of several models made of it; the file is no longer needed."""
-        tensors, kept = self._joined()
-        own = {name: tensors.get(f"{name} {number}", tensors.get(name)) for name in (field.name for field in fields(Evaluation))}
-        if self.partial is not None:
-            self.partial.unlink(missing_ok=True)
-        return Evaluation(**own | kept | {"finite": bool(own["finite"].all())})
-
-    def _joined(self):
-        tensors = {name: torch.cat(parts) for name, parts in self.columns.items() if name not in ("norm", "seconds")}
-        return tensors, {"norm": self.columns["norm"][0], "seconds": sum(self.columns["seconds"])}
-
-
-def _sum(tensors, kept):
-    """The sha256 of all that a partial file holds, so that no flipped bit of it is ever used."""
-    return fingerprint(tensors, {name: value for name, value in kept.items() if name != "sha256"})
 
 
 def _plain(attack):

@@ -254,6 +254,11 @@ def test_what_is_left_counts_each_receipt_once_and_shortens_jobs(tmp_path, monke
         shutil.copy(needed, target)
     there = next(other for other in jobs.to_do(planned) if other.name == job.name)
     assert there.seconds == pytest.approx(job.seconds - job.makes[path]) and job.makes[path] > 0
+    # All trainings and one evaluation are made: the other evaluations are left, at the pace of that one.
+    took = experiment.read_receipt(path)["provenance"]
+    evaluations = {made: seconds for made, seconds in whole.items() if made.parent.name != "models"}
+    pace = took["seconds"] * took["threads"] / whole[path]
+    assert jobs.left(profile) == (len(evaluations) - 1, pytest.approx((sum(evaluations.values()) - whole[path]) * pace))
 
 
 def test_an_installed_package_without_its_clone_says_so(tmp_path, monkeypatch):

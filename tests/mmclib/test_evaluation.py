@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmclib import attacks, counter, data, evaluation
+from mmclib import attacks, counter, data, evaluation, partials
 from mmclib.attacks.objectives import divided
 from mmclib.fingerprints import UnidentifiedError, fingerprint
 
@@ -86,7 +86,7 @@ def test_a_partial_file_of_another_evaluation_or_a_damaged_one_is_not_used(mmc, 
     images, labels = digits[0][:20], digits[1][:20]
     partial = tmp_path / "partial"
     whole = evaluation.robust_accuracy(mmc, images, labels, attacks.pgd, **PGD)
-    kept = evaluation._Finished(partial, lambda: "another")
+    kept = partials.Partial(partial, lambda: "another")
     kept.add(slice(0, 20), {"correct": torch.zeros(20, dtype=torch.bool), "norm": "linf", "seconds": 1.0})
     assert same(whole, evaluation.robust_accuracy(mmc, images, labels, attacks.pgd, partial=partial, **PGD))
     partial.write_bytes(b"torn")
@@ -193,13 +193,13 @@ def test_fingerprints_tell_models_and_functions_apart_by_content(mmc, sce):
 
 def test_a_flipped_bit_of_a_partial_file_is_never_used(mmc, digits, tmp_path):
     partial = tmp_path / "partial"
-    kept = evaluation._Finished(partial, lambda: "f" * 64)
+    kept = partials.Partial(partial, lambda: "f" * 64)
     columns = {"correct": torch.rand(20) < 0.5, "queries": torch.arange(20), "distortion": torch.rand(20)}
     kept.add(slice(0, 20), columns | {"norm": "linf", "seconds": 1.5})
     content = partial.read_bytes()
 
     def read():
-        finished = evaluation._Finished(partial, lambda: "f" * 64)
+        finished = partials.Partial(partial, lambda: "f" * 64)
         return finished.count, {name: parts[0] for name, parts in finished.columns.items()}
     assert read()[0] == 20 and all(read()[1][name].equal(column) for name, column in columns.items())
     with warnings.catch_warnings():
