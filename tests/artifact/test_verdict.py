@@ -253,6 +253,19 @@ def test_seeds_are_shown_as_mean_and_range_with_paired_differences(made):
         seeds.seeds(made, ["sce", "mmc-10"])
 
 
+@pytest.mark.parametrize("methods", [["sce-1"], ["mmc-10-1"], ["at-un-sce"], ["sce", "mmc-10"]])
+def test_the_verdicts_notebook_runs_over_any_share_of_its_models(made, methods, capsys):
+    cells = [cell for cell in json.loads((experiment.ROOT / "notebooks" / "07_verdict.ipynb").read_text(encoding="utf-8"))["cells"]
+             if cell["cell_type"] == "code"]
+    sources = ["".join(cell["source"]) for cell in cells]
+    begins = next(place for place, source in enumerate(sources) if source.startswith("run.evaluate("))
+    names = {"profile": made.source, "methods": methods, "output": ""}
+    for source in (next(source for source in sources if "run = Run(" in source), *sources[begins:]):
+        if "torch.autograd.grad" not in source:  # the exercise goes on with what was worked by hand
+            exec(source, names)
+    assert names["run"].methods == methods and "by hand" not in capsys.readouterr().out
+
+
 def test_a_seed_that_is_trained_and_not_attacked_counts_for_clean_accuracy_alone(made, monkeypatch, tmp_path):
     whole = seeds.seeds(made)
     path = ladder.rungs(made, "mmc-10-1")["restarts"].path(made)
