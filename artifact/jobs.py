@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from artifact import status
+from artifact import receipts, status
 from artifact.experiment import ROOT, Profile, identity, model_identity, model_receipt_path, read_receipt, results_folder
 from artifact.measurements import black_box, general_purpose, ladder, variants, white_box
 from artifact.measurements.measurement import same_checkpoints
@@ -67,9 +67,9 @@ def plan(profile: Profile) -> list[Job]:
     for name, notebook, room in TABLES:
         if models := room.models(profile):
             jobs += _table_jobs(profile, trained, name, notebook, models, room.measurements)
-    receipts = [job.receipt for job in jobs]
+    made = [job.receipt for job in jobs]
     page = ROOT / "figures" / profile.name / "index.html"
-    report = _job(profile, "report", "08_report", identity("report", of=[path.name for path in receipts]), needs=receipts, seconds=20)
+    report = _job(profile, "report", "08_report", identity("report", of=[path.name for path in made]), needs=made, seconds=20)
     jobs.append(replace(report, outputs=(report.receipt, page)))
     # Every hour of a long record ends with numbers: a job's place is that of the last training that it needs.
     rank: dict[Path, int] = {}
@@ -157,15 +157,14 @@ def left(profile: Profile) -> tuple[int, float]:
     for trainings in (True, False):
         mine = {path: seconds for path, seconds in rated.items() if (path.parent.name == "models") == trainings}
         made = {path: seconds for path, seconds in mine.items() if path not in missing}
-        took, guessed = sum(receipt_seconds(profile, read_receipt(path)) for path in made), sum(made.values())
+        took, guessed = sum(core_seconds(profile, read_receipt(path)) for path in made), sum(made.values())
         together += (sum(mine.values()) - guessed) * (took / guessed if guessed else 1)
     return len(missing.intersection(rated)), together
 
 
-def receipt_seconds(profile: Profile, receipt: dict) -> float:
+def core_seconds(profile: Profile, receipt: dict) -> float:
     """What a receipt took, in seconds of one core, or of the device where the profile's is not the CPU."""
-    made = receipt["provenance"]
-    return made["seconds"] * (made["threads"] if profile.device == "cpu" else 1)
+    return receipts.seconds(receipt) * (receipt["provenance"]["threads"] if profile.device == "cpu" else 1)
 
 
 def brief(name: str) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from artifact import methods
+from artifact import methods, receipts
 from artifact.exhibits.exhibit import cell_number, cell_text
 from artifact.experiment import Profile, read_receipt, results_folder
 
@@ -106,18 +106,18 @@ def headline(profile: Profile, ladder) -> str:
     if not {"clean", "untargeted_1"} <= set(rows.index):
         return ""
     return (f"Made again here, {methods.label(profile, mmc)} classifies {rows.loc['clean', 'accuracy']:.1f} % of the images, "
-            f"{rows.loc['untargeted_1', 'accuracy']:.1f} % under the paper's own attack, and {rows.loc['worst', 'accuracy']:.1f} % once "
-            "every image may be attacked in the way that is worst for it.")
+            f"{rows.loc['untargeted_1', 'accuracy']:.1f} % under the paper's untargeted attack, and "
+            f"{rows.loc['worst', 'accuracy']:.1f} % once every image may be attacked in the way that is worst for it.")
 
 
 def provenance(profile: Profile) -> dict:
     """What made the receipts: commits, processors, hours of training and of attacks, and the day of the last."""
     folders = (results_folder(profile) / kind for kind in ("models", "evaluations"))
-    receipts = [read_receipt(path) for folder in folders for path in sorted(folder.rglob("*.json"))]
-    made = [receipt["provenance"] for receipt in receipts]
+    all_made = [read_receipt(path) for folder in folders for path in sorted(folder.rglob("*.json"))]
+    made = [receipt["provenance"] for receipt in all_made]
     return {"receipts": len(made), "commits": sorted({(one.get("commit") or "unknown")[:10] for one in made}),
             "devices": sorted({one["device"] for one in made}),
-            "hours": sum(one["seconds"] for one in made) / 3600, "last": max((one["finished"] for one in made), default="")[:10]}
+            "hours": sum(map(receipts.seconds, all_made)) / 3600, "last": max((one["finished"] for one in made), default="")[:10]}
 
 
 def grid(item) -> Grid | None:

@@ -51,6 +51,15 @@ def checksum(receipt: dict) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
+def seconds(receipt: dict) -> float:
+    """What a receipt took by the clock, in seconds, that of interrupted runs which it went on from included.
+
+    `provenance.seconds` are those of the last process alone; a training's epochs and an attack's own clock go on.
+    """
+    made = receipt["provenance"]
+    return max([made.get("seconds") or 0.0, *made.get("epoch_seconds", [])[-1:], receipt.get("results", {}).get("seconds") or 0.0])
+
+
 def write_receipt(path: Path, receipt: dict) -> None:
     """Write a receipt with its checksum as JSON, so that it is there whole or not at all, also after a power cut."""
     path = Path(path)

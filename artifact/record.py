@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from artifact import jobs, methods, report, scaling
+from artifact import jobs, methods, receipts, report, scaling
 from artifact.exhibits.exhibit import Missing
 from artifact.experiment import ROOT, Profile, model_receipt_path, read_receipt, results_folder
 
@@ -51,7 +51,7 @@ def block(profile: Profile) -> str:
             models.append(
                 f"| {methods.symbols_html(methods.label(profile, model))} | {network['dataset']} | {network['epochs']} "
                 f"| {100 * receipt['results']['test_accuracy']:.2f} "
-                f"| {made['epoch_seconds'][-1] / 3600:.2f} | {made['device']} | `{path.stem}` |"
+                f"| {receipts.seconds(receipt) / 3600:.2f} | {made['device']} | `{path.stem}` |"
             )
     lines = []
     for name in (*SHOWN, "Claims"):
@@ -69,19 +69,19 @@ def block(profile: Profile) -> str:
 
 def cost(profile: Profile) -> list[str]:
     """What the profile's receipts took, in hours of one core (CUDA: of the device), by training and by attack, and what is left."""
-    hours, receipts = {}, {}
+    hours, counts = {}, {}
     of_one = f"of one {'core' if profile.device == 'cpu' else 'device'}"
     for path in sorted(results_folder(profile).glob("models/*.json")) + sorted(results_folder(profile).glob("evaluations/*/*.json")):
         receipt = read_receipt(path)
         what = "training" if receipt["kind"] == "model" else receipt["config"]["attack"]
-        hours[what] = hours.get(what, 0) + jobs.receipt_seconds(profile, receipt) / 3600
-        receipts[what] = receipts.get(what, 0) + 1
+        hours[what] = hours.get(what, 0) + jobs.core_seconds(profile, receipt) / 3600
+        counts[what] = counts.get(what, 0) + 1
     lines = [f"**Cost** (profile `{profile.name}`)", "",
              f"| what | receipts | hours {of_one} |", "|---|---:|---:|"]
-    lines += [f"| `{what}` | {receipts[what]} | {spent:.2f} |" for what, spent in sorted(hours.items(), key=lambda pair: -pair[1])]
+    lines += [f"| `{what}` | {counts[what]} | {spent:.2f} |" for what, spent in sorted(hours.items(), key=lambda pair: -pair[1])]
     count, seconds = jobs.left(profile)
     rest = f"Not made yet: {count} receipts, about {seconds / 3600:.1f} hours {of_one} at the pace of those that are made."
-    return [*lines, f"| together | {sum(receipts.values())} | {sum(hours.values()):.2f} |", "", rest if count else "All is made."]
+    return [*lines, f"| together | {sum(counts.values())} | {sum(hours.values()):.2f} |", "", rest if count else "All is made."]
 
 
 def costs(profile: Profile) -> str:

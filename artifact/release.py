@@ -7,6 +7,7 @@ import numpy as np
 import torch
 import yaml
 
+from artifact import receipts
 from artifact.compute import trained
 from artifact.exhibits.exhibit import Missing, correct, epsilon_text, with_interval, worst
 from artifact.exhibits.ladder import kept, strongest
@@ -107,7 +108,8 @@ def card_text(profile: Profile, key: str, card: dict) -> str:
         + f", {network.feature_dim} features. Images in [0, 1]; the training mean is inside the model.",
         f"* Test accuracy after the last epoch: {100 * card['test_accuracy']:.2f} % (receipt `{card['receipt']}`).",
         f"* Weights are {card['precision']} numbers, as they were evaluated.",
-        f"* {made['device']}, {made['seconds'] / 3600:.2f} hours, torch {made['torch']}, commit {(made['commit'] or 'unknown')[:10]}.",
+        f"* {made['device']}, {receipts.seconds(card) / 3600:.2f} hours, torch {made['torch']}, "
+        f"commit {(made['commit'] or 'unknown')[:10]}.",
         f"* sha256 `{card['sha256']}`",
         "",
         "Not for use: a research model, made to be attacked.",

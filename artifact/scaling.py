@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from artifact import jobs
+from artifact import jobs, receipts
 from artifact.experiment import Profile, read_receipt
 from artifact.jobs import Job
 
@@ -74,9 +74,7 @@ def durations(profile: Profile, planned: list[Job]) -> tuple[dict[Path, float], 
 
 
 def _seconds(path: Path) -> float:
-    # A training that was interrupted: of the last process, and of all its epochs.
-    made = read_receipt(path)["provenance"]
-    return max([made.get("seconds") or 0.0, *made.get("epoch_seconds", [])])
+    return receipts.seconds(read_receipt(path))
 
 
 @dataclass(frozen=True)

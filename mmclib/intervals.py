@@ -1,10 +1,10 @@
-"""Confidence intervals of a share, without torch: who reads receipts and draws tables needs nothing else of the library."""
+"""Confidence intervals of a share or a mean, without torch: who reads receipts and draws tables needs nothing else of the library."""
 
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
 
-__all__ = ["auroc_interval", "binomial_interval", "paired_interval", "wilson_interval"]
+__all__ = ["auroc_interval", "binomial_interval", "mean_interval", "paired_interval", "wilson_interval"]
 
 
 def wilson_interval(successes: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -40,6 +40,18 @@ def paired_interval(both: int, first: int, second: int, neither: int, confidence
     def half(down, up):
         return math.sqrt(max(0.0, down * down - 2 * association * down * up + up * up))
     return max(-1.0, one - two - half(one - low_1, high_2 - two)), min(1.0, one - two + half(high_1 - one, two - low_2))
+
+
+def mean_interval(mean: float, standard_error: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return Student's interval for the mean of `count` values, from their standard error (deviation over the root of the count).
+
+    Of a paired difference where the values are differences of the same items. Raises ValueError for fewer than two values.
+    """
+    if count < 2 or not standard_error >= 0:
+        raise ValueError(f"the spread of a mean needs two values and an error of at least 0, got count={count}, error={standard_error}")
+    from scipy.special import stdtrit  # the quantile of Student's distribution
+    half = float(stdtrit(count - 1, (1 + confidence) / 2)) * standard_error
+    return mean - half, mean + half
 
 
 def auroc_interval(negatives: Sequence[float], positives: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:

@@ -163,8 +163,8 @@ def _why_says(profile, models, medians) -> str:
         sce, mmc = (profile.find(models, loss, adversarial) for loss in ("sce", "mmc"))
         if sce and mmc and medians[sce]["relative"] > 0 and 0 < medians[sce]["linf"] < np.inf and np.isfinite(medians[mmc]["linf"]):
             larger = medians[mmc] / medians[sce]
-            times.append(f"{short(profile, mmc)} has {larger['relative']:.2f} times {short(profile, sce)}'s margin in features and "
-                         f"{larger['linf']:.2f} times its distance in images")
+            times.append(f"{short(profile, mmc)} has {larger['relative']:.2f} times {short(profile, sce)}'s margin of features in spreads "
+                         f"({larger['margin']:.2f} times as it is) and {larger['linf']:.2f} times its distance of images")
     parts = [f"{label(profile, model)} {medians[model]['relative']:.2f} spreads ({medians[model]['margin']:.3g}) in features and "
              f"{distance_text(profile, medians[model]['linf'])} in l_inf" for model in models]
     return "; ".join([*times, f"median distance to the boundary: {parts[0]}", *parts[1:]])

@@ -11,7 +11,7 @@ from artifact.experiment import ROOT, Profile, model_receipt_path, read_receipt,
 from artifact.measurements.measurement import Measurement, same_checkpoints
 from artifact.methods import label, look
 from artifact.receipts import receipts_read
-from mmclib.intervals import paired_interval, wilson_interval
+from mmclib.intervals import mean_interval, paired_interval, wilson_interval
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,10 @@ def correct(profile: Profile, spec: Measurement) -> np.ndarray:
 def distortion(results: dict) -> dict:
     """Mean distortion with its standard error and 95 % interval, and the share of images that it was found for; None for none."""
     mean, error = results["mean_distortion"], results["standard_error"]
-    low, high = (None, None) if mean is None else (max(0.0, mean - 1.96 * (error or 0)), mean + 1.96 * (error or 0))
+    low, high = (None, None)
+    if mean is not None and error is not None:  # one alone has no spread
+        low, high = mean_interval(mean, error, round(results["success"] * len(results["distortion"])))
+        low = max(0.0, low)
     return {"mean_distortion": mean, "standard_error": error, "success": results["success"], "low": low, "high": high}
 
 
@@ -154,7 +157,8 @@ def difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float, flo
 
 
 def with_difference(gap: tuple[float, float, float]) -> str:
-    low, high = signed(gap[1]), signed(gap[2])
+    """A difference in points with its interval, whose ends are never rounded to 0 where they are not: that is what is looked for there."""
+    low, high = (signed(end) if round(end, 1) or not end else f"{end:+.1g}" for end in gap[1:])
     return f"{signed(gap[0])} points [{low}, {high}]"
 
 

@@ -30,14 +30,13 @@ def kept(profile: Profile, spec: Measurement) -> np.ndarray:
 
 
 def strongest(profile: Profile, model: str) -> np.ndarray:
-    """Which images no attack of the ladder fooled, of its checks, or (where it was made) FMN within epsilon, as booleans."""
+    """Which images no attack of the ladder fooled, of its checks, or (where it is planned) FMN within epsilon, as booleans."""
     left = np.logical_and.reduce([kept(profile, spec) for spec in ladder.rungs(profile, model).values()])
     if model in profile.verdict.models:
         for name in ("longer", "black_box"):
             found = kept(profile, ladder.checks(profile, model)[name])
             left[:len(found)] &= found
-        fmn = ladder.distances(profile, model).get("linf")
-        if fmn is not None and fmn.path(profile).exists():
+        if fmn := ladder.distances(profile, model).get("linf"):
             distances = np.array(evaluation(profile, fmn)["distance"])
             fooled = ~correct(profile, fmn) & (distances <= profile.white_box.epsilons[0] - 5e-7)  # a receipt has six decimals
             left[:len(fooled)] &= ~fooled[:len(left)]

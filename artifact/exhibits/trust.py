@@ -51,7 +51,8 @@ def _checks(profile: Profile, model: str) -> dict[str, tuple[bool, str]]:
         "iterating beats one step": (iterated <= single, f"{single:.1f} → {iterated:.1f}"),
         "ε = 1 reaches 0": (share(extra["unbounded"]) == 0, f"{share(extra['unbounded']):.1f}"),
         "white box beats black box": (robust <= share(extra["black_box"]), f"{robust:.1f} ≤ {share(extra['black_box']):.1f}"),
-        "white box beats transfer": (whole <= min(moved), f"{whole:.1f} ≤ {min(moved):.1f}"),
+        # a model alone has none to transfer from
+        **({"white box beats transfer": (whole <= min(moved), f"{whole:.1f} ≤ {min(moved):.1f}")} if moved else {}),
         "more steps gain no more": (before - robust <= max(1.0, 100 / images) + 1e-9, f"{before:.1f} → {robust:.1f}"),
         "no more than 5 % zero gradients, cross-entropy": (masked["cross_entropy"] <= 5, f"{masked['cross_entropy']:.1f} %"),
         "no more than 5 % zero gradients, margin": (masked["untargeted_2"] <= 5, f"{masked['untargeted_2']:.1f} %"),
@@ -113,7 +114,7 @@ def indicators(profile: Profile, methods: list[str] | None = None) -> Item:
 def _cell(part: pd.DataFrame, limit: float) -> str:
     if part["survivors"].iloc[0] == 0:
         return "yes (none left)"
-    fired = [f"{INDICATORS[row.indicator]} {row.share:.0f} %" for row in part.itertuples() if row.share > limit]
+    fired = [f"{INDICATORS[row.indicator]} {row.share:.1f} %" for row in part.itertuples() if row.share > limit]
     return f"{'no: ' + ', '.join(fired) if fired else 'yes'} ({part['survivors'].iloc[0]} left)"
 
 

@@ -75,6 +75,25 @@ def test_what_a_profile_does_not_ask_for_is_not_made(tmp_path):
             build(profile)
 
 
+def test_the_strongest_attack_is_the_same_for_all_of_a_comparison_or_missing(made, tmp_path):
+    path = ladder.distances(made, "sce")["linf"].path(made)
+    path.rename(tmp_path / "away.json")
+    try:
+        with pytest.raises(exhibit.Missing, match="fmn on sce"):
+            ladder_exhibits.strongest(made, "sce")
+    finally:
+        (tmp_path / "away.json").rename(path)
+    assert len(ladder_exhibits.strongest(made, "sce")) == made.verdict.images
+
+
+def test_a_model_alone_is_not_held_against_transfer(made):
+    alone = made.model_copy(update={"verdict": made.verdict.model_copy(update={"models": ["sce"]})})
+    both = made.model_copy(update={"verdict": made.verdict.model_copy(update={"models": ["sce", "mmc-10"]})})
+    for spec in ladder.transfer(both).values():
+        measure.evaluate(both, spec)
+    assert "white box beats transfer" not in trust.self_checks(alone).table and "white box beats transfer" in trust.self_checks(both).table
+
+
 def test_rungs_stand_in_the_order_of_their_titles(made):
     for model in made.verdict.models:
         names = list(ladder.rungs(made, model))

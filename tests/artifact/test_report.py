@@ -63,9 +63,12 @@ def test_a_curve_that_ends_at_nothing_names_no_most_robust_model(monkeypatch):
     monkeypatch.setattr(white_box_exhibits, "evaluation", lambda profile, spec: spec)
     demo = experiment.load_profile("demo")
     images = demo.white_box.images
-    for accuracy, says in ((0.0, f"no model keeps any of {images} images"), (3.1, "the most robust model is SCE, which keeps 3.1 %")):
+    monkeypatch.setattr(white_box_exhibits, "correct", lambda profile, spec: np.arange(images) < 1)
+    for accuracy, says in ((0.0, f"no model keeps any of {images} images"), (3.1, "SCE keeps most, 3.1 % [0.0, 5.7]; the next is ")):
         monkeypatch.setattr(white_box_exhibits, "number", lambda spec, accuracy=accuracy: {"accuracy": accuracy, "low": 0.0, "high": 5.7})
-        assert white_box_exhibits.curve(demo).says.startswith(f"at ε = 0.2 {says}")
+        found = white_box_exhibits.curve(demo).says
+        assert found.startswith(f"under PGD-{demo.white_box.steps[0]} with the margin objective at ε = 0.2 {says}")
+        assert accuracy == 0 or "(paired difference 0.0 points [" in found, "a tie is no win"
 
 
 def test_a_figure_is_the_same_file_when_drawn_again(tmp_path):

@@ -341,7 +341,7 @@ def test_differences_are_paired():
     nothing = np.zeros(200, bool)
     gap, low, high = exhibit.difference(nothing, nothing)
     assert gap == 0 and -2 < low < 0 < high < 2, "0 against 0 of 200 is not certainty"
-    assert exhibit.with_difference((0.0, -0.04, 0.04)) == "0.0 points [0.0, 0.0]", "never -0.0"
+    assert exhibit.with_difference((-0.04, -0.06, 0.04)) == "0.0 points [-0.1, +0.04]", "never -0.0"
 
 
 def test_auroc_agrees_with_scikit_learn_and_knows_an_empty_side():

@@ -1,0 +1,151 @@
+"""What tables and claims say where the numbers lie at an edge: equal, missing, at a rule's limit, all or none."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from artifact import experiment, jobs, receipts, report
+from artifact.exhibits import black_box, claims, exhibit, white_box
+from artifact.exhibits import variants as variants_exhibits
+from artifact.measurements import variants
+from artifact.measurements import white_box as measured
+from mmclib.intervals import mean_interval
+
+CAST = claims.Cast(0, "sce", "mmc-10", "at-un-sce", "at-un-mmc-10")
+
+
+@pytest.fixture(scope="module")
+def quick():
+    return experiment.load_profile("quick")
+
+
+def first(kept, count=1000):
+    """The outcomes of `count` images of which the first `kept` are right."""
+    return np.arange(count) < kept
+
+
+def test_a_means_interval_is_students():
+    values = np.array([0.1, 0.4, 0.2, 0.9])
+    assert mean_interval(values.mean(), stats.sem(values), 4) == pytest.approx(stats.t.interval(0.95, 3, values.mean(), stats.sem(values)))
+    with pytest.raises(ValueError, match="two values"):
+        mean_interval(0.3, 0.0, 1)
+
+
+def test_distortions_are_compared_image_by_image(quick, monkeypatch):
+    ours, theirs = (exhibit.evaluation(quick, measured.carlini_wagner(quick, model)["un"])["distortion"] for model in ("mmc-10", "sce"))
+    low, high = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
+    item = white_box.table_2_distortion(quick)
+    assert f"(paired difference {np.mean(ours) - np.mean(theirs):+.3f} [{low:+.3f}, {high:+.3f}])" in item.says
+    assert "more than SCE's" in item.says and low > 0, "what an interval of two independent means hid"
+    row = item.values[(item.values["model"] == "sce") & (item.values["goal"] == "un")].iloc[0]
+    assert (row["low"], row["high"]) == pytest.approx(stats.t.interval(0.95, len(theirs) - 1, np.mean(theirs), stats.sem(theirs)), abs=1e-5)
+    monkeypatch.setattr(white_box, "correct", lambda profile, spec: first(len(ours) - 1, len(ours)))
+    assert "MMC-10 and SCE are not compared: both are fooled on 1 of the images" in white_box.table_2_distortion(quick).says
+
+
+def test_one_distortion_has_no_interval_and_none_no_number():
+    one = exhibit.distortion({"mean_distortion": 0.3, "standard_error": None, "success": 0.5, "distortion": [0.3, 9.0]})
+    none = exhibit.distortion({"mean_distortion": None, "standard_error": None, "success": 0.0, "distortion": [9.0, 9.0]})
+    assert (one["low"], one["high"], none["low"], none["mean_distortion"]) == (None, None, None, None)
+
+
+@pytest.mark.parametrize(("gap", "text"), [
+    ((0.5, 0.004, 1.2), "+0.5 points [+0.004, +1.2]"), ((0.0, 0.0, 0.0), "0.0 points [0.0, 0.0]"),
+    ((-0.01, -1.0, -0.04), "0.0 points [-1.0, -0.04]"),
+])
+def test_an_intervals_end_is_0_only_where_it_is(gap, text):
+    assert exhibit.with_difference(gap) == text
+
+
+def judged(monkeypatch, quick, judge, **kept):
+    monkeypatch.setattr(claims, "strongest", lambda profile, model: kept[model.replace("-", "_")])
+    monkeypatch.setattr(claims, "kept", lambda profile, spec: kept["paper"])
+    monkeypatch.setattr(claims, "clean", lambda profile, model, images: kept[model.replace("-", "_")])
+    return judge(quick, quick.verdict.rules, CAST)
+
+
+def test_training_that_makes_mmc_worse_is_not_compatible(monkeypatch, quick):
+    def level(at_mmc, at_sce, mmc):
+        return judged(monkeypatch, quick, claims._claim_training, at_un_mmc_10=first(at_mmc), at_un_sce=first(at_sce), mmc_10=first(mmc))[2]
+    assert [level(300, 200, 500), level(300, 200, 100), level(300, 299, 100), level(200, 300, 100)] == [2, 0, 1, 2]
+
+
+def test_a_rules_limit_is_met_by_counts_not_by_rounding(monkeypatch, quick):
+    assert quick.verdict.rules.attack_gap == 5 and quick.verdict.rules.clean_gap == 1
+    for paper, left, level in ((221, 171, 0), (224, 174, 0), (225, 174, 1)):
+        rule, text, found = judged(monkeypatch, quick, claims._claim_robust, paper=first(paper), mmc_10=first(left), sce=first(0))
+        assert found == level and "untargeted" in rule and "under its targeted one" in text, (paper, left)
+    for mine, level in ((979, 2), (980, 2), (981, 1), (1000, 0)):  # "less than 1 point", of 990
+        assert judged(monkeypatch, quick, claims._claim_clean, mmc_10=first(mine), sce=first(990))[2] == level, mine
+
+
+def test_depth_is_judged_where_both_losses_have_both_networks(monkeypatch):
+    demo = experiment.load_profile("demo")
+    networks = demo.depth.networks
+    monkeypatch.setattr(variants, "table_5", lambda profile, model: {"pgd10_un_8": model, "margin": model})
+    (_, shallow), (_, deep) = networks.items()
+    kept = {shallow[0]: 500, deep[0]: 500, shallow[1]: 100, deep[1]: 300}
+    monkeypatch.setattr(variants_exhibits, "correct", lambda profile, model: first(kept[model]))
+    assert [demo.models[model].loss for model in shallow] == ["sce", "mmc"]
+
+    def says(*models):
+        return variants_exhibits._table_5_says(demo, networks, list(models) or None)
+    assert says().startswith("As the paper claims, at 95 % under its own attack: MMC gains from depth, SCE does not significantly. ")
+    assert says(shallow[0], deep[0]).startswith("Of MMC not both networks are here, so the paper's claim is not judged. From ")
+    assert says(shallow[1], deep[1]).startswith("Of SCE not both networks are here")
+    kept[deep[0]] = 700
+    assert says().startswith("Against the claim of the paper, at 95 % under its own attack: MMC gains from depth, SCE gains. ")
+    assert says(shallow[0]) == "not both networks are here"
+
+
+def test_transfers_that_tie_are_all_named_and_one_model_has_none(monkeypatch, tmp_path):
+    cpu = experiment.load_profile("cpu")
+    least, other = ({"accuracy": share, "interval": [share, share]} for share in (0.001, 0.5))
+
+    def results(*low):
+        return lambda profile, spec: {"targets": {target: least if (spec.model, target) in low else other
+                                                  for target in spec.settings["targets"]}}
+    monkeypatch.setattr(black_box, "evaluation", results(("sce", "mmc-10")))
+    assert "4 transfers are the strongest, which keep 0.1 %" in black_box.figure_4(cpu).says  # PGD and MIM, two epsilons
+    one = cpu.model_copy(update={"transfer": cpu.transfer.model_copy(update={"epsilons": cpu.transfer.epsilons[:1]})})
+    assert "PGD at ε = 8/255 from SCE to MMC-10 and " in black_box.figure_4(one).says
+    alone = cpu.model_copy(update={"transfer": cpu.transfer.model_copy(update={"models": ["sce"]})})
+    monkeypatch.setattr(black_box, "evaluation", results())
+    with pytest.raises(exhibit.NotPlanned, match="no other to be tried on"):
+        black_box.figure_4(alone)
+
+
+def test_the_papers_transfers_keep_the_papers_epsilons(quick):
+    paper = black_box.paper_figure_4()
+    assert sorted(set(paper["epsilon"])) == [8 / 256, 16 / 256]
+    names = dict.fromkeys(paper["substitute"], "")
+    ours = paper.assign(epsilon=paper["epsilon"] * 256 / 255)
+    figure = black_box.draw_transfer(ours, {name: name for name in {*names, *paper["target"]}}, paper, "")
+    titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
+    assert sum("/255" in title for title in titles) == sum("/256" in title for title in titles) == 4
+
+
+def test_the_curve_names_who_comes_next_with_the_paired_difference(quick):
+    says = white_box.curve(quick).says
+    assert says.startswith("under PGD-10 with the margin objective at ε = 8/255 ") and " keeps most, " in says and "; the next is " in says
+    assert "(paired difference " in says
+
+
+def test_a_resumed_work_took_what_all_its_processes_took(quick):
+    made = experiment.read_receipt(experiment.model_receipt_path(quick, "at-un-sce"))
+    assert made["provenance"]["seconds"] < made["provenance"]["epoch_seconds"][-1] == receipts.seconds(made)
+    attack = {"provenance": {"seconds": 20.0}, "results": {"seconds": 300.0}}
+    assert receipts.seconds(attack) == 300 and receipts.seconds({"provenance": {"seconds": 20.0}}) == 20
+
+
+def test_claims_of_a_notebook_that_has_not_run_are_missed_aloud(quick, monkeypatch):
+    whole = report.notebook_claims(quick)
+    assert "Not run over all its models yet" not in whole.notes
+    plan = jobs.plan(quick)
+    away = {job.notebook: job.parameters["output"] for job in plan}["03_white_box"]
+    nowhere = [replace(job, parameters=job.parameters | {"output": "/nowhere/03.json"} if job.parameters["output"] == away
+                       else job.parameters) for job in plan]
+    monkeypatch.setattr(jobs, "plan", lambda profile: nowhere)
+    assert report.notebook_claims(quick).notes.endswith("Not run over all its models yet: 03.")
