@@ -105,7 +105,9 @@ bench: $(READY)  ## speed against the field's libraries and a plain training loo
 	$(PYTHON) benchmarks/attacks.py
 
 clean:  ## remove what the demo made, or what PROFILE made; never a file that git tracks
-	@p=$${MMC_PROFILE:-demo}; case "$$p" in */*|.*) echo "PROFILE names a profile, not a path" >&2; exit 1;; esac; \
+	@p=$${MMC_PROFILE:-demo}; p=$${p%.yaml}; p=$${p%.yml}; \
+	case "$$p" in */*|.*) echo "PROFILE names a profile, not a path" >&2; exit 1;; esac; \
+	if test -n "$$MMC_RESULTS$$MMC_CHECKPOINTS"; then echo "what lies in MMC_RESULTS and MMC_CHECKPOINTS is left there"; fi; \
 	if ! git ls-files > /dev/null 2>&1 && test "$$p" != demo && test "$${p%-rehearsal}" = "$$p"; then \
 	 echo "git does not say here which files of $$p it tracks; remove what you made of results/$$p, figures/$$p, checkpoints/$$p and logs/$$p" >&2; \
 	 exit 1; fi; \

@@ -1,6 +1,7 @@
 """The command line: `python -m artifact COMMAND`, or `mmc-artifact COMMAND` where it is installed (--help says which there are)."""
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,15 +13,17 @@ from mmclib import __version__
 
 
 def _at_least_one(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"it must be at least 1, got {text}")
-    return number
+    with contextlib.suppress(ValueError):
+        if (number := int(text)) >= 1:
+            return number
+    raise argparse.ArgumentTypeError(f"it must be a whole number of at least 1, got {text}")
 
 
 def _seconds(text: str) -> float:
-    if not 0 < (number := float(text)) < 1e9:  # thirty years: a timer takes no more
-        raise argparse.ArgumentTypeError(f"it must be a number of seconds above 0 and below a billion, got {text}")
-    return number
+    with contextlib.suppress(ValueError):
+        if 0 < (number := float(text)) < 1e9:  # thirty years: a timer takes no more
+            return number
+    raise argparse.ArgumentTypeError(f"it must be a number of seconds above 0 and below a billion, got {text}")
 
 
 class _Version(argparse.Action):

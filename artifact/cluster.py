@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TextIO
 
+from artifact import processes
 from artifact.experiment import ROOT, Profile, results_folder
 from artifact.jobs import Job
 
@@ -49,7 +50,8 @@ def options(executor: str, profile: Profile, parallel: int) -> list[str]:
 def require_slurm(profile: Profile) -> None:
     """ValueError where this profile's jobs cannot be submitted to SLURM from here."""
     if find_spec("snakemake_executor_plugin_slurm") is None:
-        raise ValueError("EXECUTOR=slurm needs Snakemake's plugin; install it with: pip install 'snakemake-executor-plugin-slurm>=2.8'")
+        raise ValueError("EXECUTOR=slurm needs Snakemake's plugin; "
+                         f"install it with: {processes.installing('snakemake-executor-plugin-slurm>=2.8')}")
     if absent := [name for name in ("sbatch", "squeue", "scontrol", "sinfo") if shutil.which(name) is None]:
         raise ValueError(f"EXECUTOR=slurm needs {', '.join(absent)}, not found here; run it where jobs are submitted, on a login node")
     if not _says("sinfo", "--noheader"):

@@ -6,7 +6,7 @@ import io
 from importlib.metadata import version
 from pathlib import Path
 
-from artifact import jobs
+from artifact import jobs, processes
 from artifact.experiment import ROOT, Profile, model_receipt_path, read_receipt, results_folder
 
 PROFILES = {
@@ -15,6 +15,7 @@ PROFILES = {
     "https://w3id.org/workflowhub/workflow-ro-crate/1.0": "Workflow RO-Crate",
 }
 TERMS = {"sha256": "https://w3id.org/ro/terms/workflow-run#sha256"}  # what RO-Crate 1.1 has no word for
+ARCHIVES = (".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 COMPLETED = "http://schema.org/CompletedActionStatus"
 BIOSCHEMAS = "https://bioschemas.org/profiles"
 MEDIA = {".json": "application/json", ".yaml": "application/yaml", ".ipynb": "application/x-ipynb+json", ".png": "image/png",
@@ -26,11 +27,14 @@ def write(profile: Profile, destination: Path) -> Path:
 
     Every receipt is verified as it is read. ValueError where there are none, the place is taken, or the library is missing.
     """
+    destination = Path(destination)
+    if (ending := destination.suffix.lower()) in ARCHIVES or ending == ".zip" != destination.suffix:
+        raise ValueError(f"{destination} would become a folder; a crate is a folder, or a file whose name ends in .zip")
     try:
         from rocrate.rocrate import ROCrate
     except ModuleNotFoundError:
-        raise ValueError("a crate is written by rocrate, which is not installed; install it with: pip install 'rocrate>=0.13'") from None
-    destination = Path(destination)
+        raise ValueError("a crate is written by rocrate, which is not installed; "
+                         f"install it with: {processes.installing('rocrate>=0.13')}") from None
     if destination.exists() and (destination.is_file() or any(destination.iterdir())):
         raise ValueError(f"{destination} is there already; name a new folder, or a new file that ends in .zip")
     planned = jobs.plan(profile)
@@ -48,7 +52,7 @@ def write(profile: Profile, destination: Path) -> Path:
         files[path] = _file(crate, path, f"results/{place}", f"Receipt of {_what(receipt, path)}")
         actions.append(_action(crate, profile, receipt, path, job, files, [settings, *_data(crate, receipt)]))
     exhibits = [_file(crate, path, f"figures/{profile.name}/{path.name}", f"{path.stem.replace('_', ' ')} ({path.suffix[1:]})")
-                for path in sorted((ROOT / "figures" / profile.name).glob("*")) if path.suffix in MEDIA]
+                for path in jobs.drawn_files(profile) if path.suffix in MEDIA]
     starts, ends = ([action[name] for action in actions if action.get(name)] for name in ("startTime", "endTime"))
     run = _add(crate, "#run", "CreateAction", name=f"Profile {profile.name}", description=f"{profile.title}: every table and figure",
                instrument=workflow, object=settings, result=[*files.values(), *exhibits], agent=crate.get("#maintainers"),

@@ -102,6 +102,15 @@ def _files(item: dict) -> list[Path]:
     return [ROOT / folder / name for name in names.removesuffix("}").split(", ")] if brace else []
 
 
+def drawn_files(profile: Profile) -> list[Path]:
+    """The profile's page and the tables and figures on it; none where it shows other receipts, or none was drawn."""
+    page = ROOT / "figures" / profile.name / "index.html"
+    shown = page.read_text(encoding="utf-8") if page.exists() else ""
+    if page_mark(profile, plan(profile)[-1].receipt) not in shown[:2000]:
+        return []
+    return [path for path in sorted(page.parent.iterdir()) if path == page or f'"{path.stem}.csv"' in shown]
+
+
 @dataclass(frozen=True)
 class Exhibit:
     """A drawn table or figure, as the last job's receipt names it."""

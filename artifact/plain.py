@@ -10,9 +10,10 @@ from artifact.experiment import ROOT, Profile
 
 
 def in_turn(profile: Profile, todo: list[jobs.Job]) -> None:
-    """Run the jobs in this process."""
+    """Run the jobs in this process, but for those that need what is not made and was not asked for."""
     for job in todo:
-        jobs.run_timed(profile, job, jobs.run_plain)
+        if all(need.exists() for need in job.needs):
+            jobs.run_timed(profile, job, jobs.run_plain)
 
 
 def side_by_side(profile: Profile, todo: list[jobs.Job], parallel: int) -> list[str]:

@@ -120,9 +120,7 @@ class Profile(Strict):
             if len(sets) > 1:
                 raise ValueError(f"{section}.models are of {' and '.join(sets)}; images that one crafts are tried on the others, so they "
                                  "must be of one data set")
-        for key in self.white_box.convergence_models:
-            if key not in self.white_box.models:
-                raise ValueError(f"white_box.convergence_models names {key!r}, which white_box.models does not")
+        self._measured()
         if self.plane and self.training[self.models[self.plane.model].training].feature_dim != 2:
             raise ValueError(f"plane.model is {self.plane.model!r}, whose features must have 2 dimensions to be drawn")
         if self.plane and self.plane_beside() is None:
@@ -139,6 +137,39 @@ class Profile(Strict):
             if (asked := getattr(self.verdict, field) or 0) > self.verdict.images:
                 raise ValueError(f"verdict.{field} is {asked}; it must be at most verdict.images = {self.verdict.images}")
         return self
+
+    def _measured(self):
+        """Refuse what is asked of models that the section does not measure, or cannot tell apart: it would fail when all is trained."""
+        from artifact.methods import label  # which reads profiles
+        for section, field in (("white_box", "convergence_models"), ("spsa", "table_3_model"), ("verdict", "diagnosed"),
+                               ("verdict", "autoattack")):
+            part = getattr(self, section)
+            named = getattr(part, field, [])
+            for key in [named] if isinstance(named, str) else named:
+                if key not in part.models:
+                    raise ValueError(f"{section}.{field} names {key!r}, which {section}.models does not")
+        for section, field, keys in self.lists_of_models():
+            if section == "depth" or field in ("uncertainty", "autoattack", "diagnosed"):  # named with their data set, or no table's rows
+                continue
+            called = [label(self, key) for key in keys]
+            if twice := next((name for name in called if called.count(name) > 1), None):
+                same = [key for key, name in zip(keys, called, strict=True) if name == twice]
+                raise ValueError(f"{section}.{field} names {' and '.join(same)}, which a table would both call {twice!r}; they differ only "
+                                 "in what no name says (scale, training, data)")
+        for one, other in zip(*self.depth.networks.values(), strict=True) if self.depth else ():
+            losses = [self.models[key].model_copy(update={"training": ""}) for key in (one, other)]
+            if losses[0] != losses[1] or self.dataset(one) != self.dataset(other):
+                raise ValueError(f"depth.networks compares {one!r} with {other!r}; they must be the same loss on the same data")
+        tree = self.variants.hierarchical if self.variants else []
+        if tree and (len(tree) < 2 or self.models[tree[0]].loss != "mmc"):
+            raise ValueError("variants.hierarchical must name an mmc model and after it those with hierarchical centers, got "
+                             f"{', '.join(tree)}")
+        if self.verdict and self.verdict.matched:
+            classes = max(CLASSES[self.dataset(key)] for key in self.verdict.models)
+            looks = 2 * (classes - 1) * ("malt" in self.verdict.more_rungs)
+            needed = max(1 + 3 * min(self.verdict.classes, classes - 1), 1 + looks + 3 * min(3, self.verdict.classes, classes - 1))
+            if self.verdict.passes < needed:
+                raise ValueError(f"verdict.passes is {self.verdict.passes}; one step towards each wrong class takes {needed} passes")
 
     def named_models(self):
         """Yield (section, field, model) for every place that names a model."""

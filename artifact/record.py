@@ -9,9 +9,10 @@ from artifact.exhibits.exhibit import Missing
 from artifact.experiment import ROOT, Profile, model_receipt_path, read_receipt, results_folder
 
 FILES = tuple(ROOT / name for name in ("README.md", "RESULTS.md", "BENCHMARKS.md", "SCALING.md", "ARTIFACT.md"))
+_PARTS = ("", "verdict", "rules", "cost", "why")
 # What came out before what it rests on.
 SHOWN = ("Verdict", "Ladder", "Why", "Whole curve", "Indicators", "Equal passes", "Seeds", "Table 1", "Table 4")
-_BLOCK = re.compile(r"(<!-- record: ([a-z/_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- record: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
 def update(path: Path) -> str:
@@ -21,18 +22,26 @@ def update(path: Path) -> str:
     sentence), PROFILE/cost, benchmark/FILE of benchmarks/results, or scaling/PROFILE (wall times on more nodes).
     """
     from artifact.experiment import load_profile
+    old = path.read_text(encoding="utf-8")
+    if (begun := old.count("<!-- record:")) != len(_BLOCK.findall(old)) or begun != old.count("<!-- end -->"):
+        raise ValueError(f"{path.name} has a record block without its end, or an end without its block; what lies between would be lost")
 
     def anew(match):
         name = match[2]
         first, _, rest = name.partition("/")
+        if "<!-- record:" in match[3]:
+            raise ValueError(f"{path.name}: the block {name!r} has no end; what lies between would be lost")
+        if first not in ("benchmark", "scaling") and rest not in _PARTS:
+            raise ValueError(f"{path.name}: there is no block {name!r}; after a profile's name comes {', '.join(filter(None, _PARTS))} or "
+                             "nothing")
         if first == "benchmark":
             text = benchmark(rest)
         elif first == "scaling":
             text = scaling.page(load_profile(rest))
         else:
             text = {"": block, "verdict": verdicts, "rules": rules, "cost": costs, "why": why}[rest](load_profile(first))
-        return f"{match[1]}{text}\n{match[3]}"
-    return _BLOCK.sub(anew, path.read_text(encoding="utf-8"))
+        return f"{match[1]}{text}\n{match[4]}"
+    return _BLOCK.sub(anew, old)
 
 
 def block(profile: Profile) -> str:

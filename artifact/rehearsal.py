@@ -12,9 +12,9 @@ SMALL = {
     "transformations": {"images": 4, "draws": 1},
     "transfer": {"images": 4, "steps": 2},
     "plane": {"steps": 2, "features": 20},
-    "verdict": {"images": 4, "check_images": 4, "restarts": 2, "classes": 2, "steps": 2, "queries": 2, "distance_steps": 2, "passes": 20},
+    "verdict": {"images": 4, "check_images": 4, "restarts": 2, "classes": 2, "steps": 2, "queries": 2, "distance_steps": 2},
 }
-TRAINING = {"train_images": 200, "test_images": 200, "blocks": 1, "epochs": 1, "steps": 2, "milestones": []}
+TRAINING = {"train_images": 200, "test_images": 200, "epochs": 1, "steps": 2}
 
 
 def rehearsal(profile: Profile, device: str) -> Profile:
@@ -28,6 +28,10 @@ def rehearsal(profile: Profile, device: str) -> Profile:
                  "device": device, "precision": profile.precision if device == profile.device else "float32"}
     for training in settings["training"].values():
         training |= _smaller(training, TRAINING)
+        if training["architecture"] == "resnet":
+            training["blocks"] = 1
+        if training["schedule"] == "steps":
+            training["milestones"] = []
     for section in SMALL.keys() & settings.keys():
         settings[section] |= _smaller(settings[section], SMALL[section])
     if profile.verdict:

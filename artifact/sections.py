@@ -66,6 +66,17 @@ class Training(Strict):
     rate: Positive  # gradients of one image per second on the machine the profile is meant for: estimates only
 
     @model_validator(mode="after")
+    def _of_use(self):
+        # A setting without effect would still be part of what the model is: the same weights, trained anew under another name.
+        for fields, setting, owner in ((("widths", "stem"), "architecture", "airbench"), (("blocks", "version"), "architecture", "resnet"),
+                                       (("other_rate",), "optimizer", "muon"), (("weight_decay",), "optimizer", "sgd"),
+                                       (("milestones", "decay"), "schedule", "steps"), (("warm_up",), "schedule", "linear")):
+            for field in fields:
+                if getattr(self, setting) != owner and getattr(self, field) != type(self).model_fields[field].default:
+                    raise ValueError(f"{field} is for {setting} {owner!r} only, this one is {getattr(self, setting)!r}")
+        return self
+
+    @model_validator(mode="after")
     def _milestones(self):
         wrong = sorted(set(self.milestones)) != self.milestones or any(m >= self.epochs for m in self.milestones)
         if self.schedule == "steps" and wrong:
@@ -95,6 +106,9 @@ class Model(Strict):
         for field, owner in (("form", "mmc"), ("alpha", "emc"), ("radii", "mmc-hm"), ("rotate", "mmc-hm")):
             if getattr(self, field) is not None and self.loss != owner:
                 raise ValueError(f"{field} is for loss {owner!r} only, this one is {self.loss!r}")
+        for field in ("radius", "scale"):
+            if self.loss in ("sce", "center", "lgm") and getattr(self, field) != type(self).model_fields[field].default:
+                raise ValueError(f"{field} is for losses with preset centers, this one is {self.loss!r}")
         if self.inner and not self.adversarial:
             raise ValueError("inner is what adversarial training climbs: it needs adversarial: untargeted or targeted")
         for field, owner in (("alpha", "emc"), ("radii", "mmc-hm")):
@@ -194,7 +208,14 @@ class Cifar100(Strict):
 class Depth(Strict):
     """Table 5: networks by name, each with the models that use it."""
 
-    networks: dict[str, list[str]]
+    networks: Annotated[dict[str, Models], Field(min_length=2, max_length=2)]
+
+    @model_validator(mode="after")
+    def _pairs(self):
+        first, second = self.networks.values()
+        if len(first) != len(second):
+            raise ValueError(f"networks are compared model by model, but one has {len(first)} and the other {len(second)}")
+        return self
 
 
 class Variants(Strict):
@@ -256,6 +277,12 @@ class Band(Strict):
 
     reproduced: Positive = 2.0
     near: Positive = 5.0
+
+    @model_validator(mode="after")
+    def _rising(self):
+        if self.near < self.reproduced:
+            raise ValueError(f"near must be at least reproduced = {self.reproduced:g}, got {self.near:g}")
+        return self
 
 
 class Cluster(Strict):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from numbers import Integral
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -151,5 +151,5 @@ def _check(num_classes, feature_dim, radius):
         raise ValueError(f"num_classes must be an integer of at least 2, got {num_classes!r}")
     if isinstance(feature_dim, bool) or not isinstance(feature_dim, Integral) or feature_dim < 1:
         raise ValueError(f"feature_dim must be a positive integer, got {feature_dim!r}")
-    if not 0 < radius < math.inf:
-        raise ValueError(f"radius must be positive and finite, got {radius!r}")
+    if isinstance(radius, bool) or not isinstance(radius, Real) or not 1e-30 < float(radius) < 1e30:  # float32 holds the centers
+        raise ValueError(f"radius must be a number between 1e-30 and 1e30, got {radius!r}")

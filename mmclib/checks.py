@@ -13,10 +13,15 @@ from typing import Any
 
 import torch
 
-__all__ = ["any_pixels", "check_images", "check_label_form", "check_labels", "check_model", "check_setting", "warn"]
+__all__ = ["NotFiniteError", "any_pixels", "check_images", "check_label_form", "check_labels", "check_model", "check_setting", "warn"]
+
 
 _OURS = (str(Path(__file__).parent) + os.sep, contextlib.__file__)
 _beyond = ContextVar("images may lie outside [0, 1]", default=False)
+
+
+class NotFiniteError(ValueError):
+    """Features that are infinite or NaN: bad input from outside, in a training a loss that diverged."""
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from mmclib import counter
 from mmclib.attacks import PER_IMAGE, carlini_wagner
+from mmclib.attacks.climb import ShortStepsWarning
 from mmclib.attacks.frozen import ROWS, BatchDependenceWarning, call, chunks, warn_if_dependent, working_type
 from mmclib.attacks.ledger import AttackResult, GradientMaskingWarning, GradientShares, warn_if_masked
 from mmclib.checks import check_images, check_label_form, check_labels, check_model, check_setting, warn
@@ -54,13 +55,18 @@ class Evaluation(GradientShares):
         return self.correct.double().mean().item()
 
     @property
+    def distances(self) -> torch.Tensor:
+        """The distortion where the attack succeeded, infinity where it did not: float (N,), as `mmclib.optimality.area` wants it."""
+        return self.distortion.masked_fill(~self.success, math.inf)
+
+    @property
     def mean_distortion(self) -> float:
         """Mean distortion over the successes; NaN when there are none."""
         return self.distortion[self.success].double().mean().item()
 
     def __repr__(self) -> str:
         return (f"Evaluation({len(self.correct)} images, {self.accuracy:.1%} right, {int(self.gradients.sum())} gradients, "
-                f"{self.zero_gradients_overall:.0%} zero)")
+                f"{self.zero_gradients_overall:.0%} zero{f', {count} successes rejected' if (count := int(self.rejected.sum())) else ''})")
 
 
 @dataclass(frozen=True, repr=False)
@@ -111,15 +117,25 @@ def robust_accuracy(model: nn.Module, images: Tensor, labels: Tensor, attack: Ca
     halves by itself when memory runs out. `partial` is a file that an interrupted evaluation resumes from; it is removed at the end. With
     it, attacks of this package work in batches of at most batch_size that take about half a minute; an attack of your own, and autoattack,
     are taken in batches of batch_size. Each claimed success is verified by a plain pass in float32 (float64 for a model in it) and must lie
-    inside its ball. Raises ValueError for bad input.
+    inside its ball; what that pass sees misclassified there counts, claimed or not. Warns of vanishing gradients and where more than 1 % of
+    the successes are rejected. Raises ValueError for bad input.
     """
+    _check_attack(attack)
     finished = Partial(partial, lambda: fingerprint(model, images, labels, attack, targets, seed, hyper))
     for part, _, columns in _attack(model, images, labels, attack, targets, seed, batch_size, hyper, progress, finished):
         del columns["inside"]
         finished.add(part, columns)
     outcome = _evaluation(finished.close())
     warn_if_masked(outcome, _name(attack))
+    _warn_if_rejected(outcome, _name(attack))
     return outcome
+
+
+def _warn_if_rejected(outcome, name):
+    rejected, claimed = int(outcome.rejected.sum()), int((outcome.rejected | outcome.success).sum())
+    if rejected > 0.01 * claimed:
+        warn(f"{name}: {rejected} of {claimed} claimed successes are rejected and count as right: their images leave [0, 1] or the ball of "
+             "the epsilon given here, or a plain float32 pass does not confirm them", UserWarning)
 
 
 def worst_case(model: nn.Module, images: Tensor, labels: Tensor, attacks: Mapping[str, Callable], *, seed: int = 0, batch_size: int = 256,
@@ -133,6 +149,8 @@ def worst_case(model: nn.Module, images: Tensor, labels: Tensor, attacks: Mappin
     if not isinstance(attacks, Mapping) or not attacks:
         got = "none" if isinstance(attacks, Mapping) else type(attacks).__name__
         raise ValueError(f"attacks must map at least one name to an attack, got {got}")
+    for attack in attacks.values():
+        _check_attack(attack)
     clean, seeds = accuracy(model, images, labels, batch_size), counter.image_seeds(seed, len(labels))
     correct, left, evaluations = clean.correct.clone(), {}, {}
     for name, attack in attacks.items():
@@ -160,9 +178,11 @@ def transfer_row(source: nn.Module, models: Mapping[str, nn.Module], images: Ten
                  batch_size: int = 256, partial: str | Path | None = None, progress: bool = False, **hyper) -> dict[str, Evaluation]:
     """Craft on `source` and judge each of `models` (a dict by name) on the same images; returns a dict of Evaluations by name.
 
-    Crafting does not stop at success (stop_early=False) unless asked to: an image that barely fools its source transfers badly.
-    What a model calls wrong counts as in `robust_accuracy`: only inside the ball. `partial` as there.
+    Crafting does not stop at success (stop_early=False) unless asked to: an image that barely fools its source transfers badly. Attacks
+    without that option (multi_targeted, minimal distances) stop there all the same. What a model calls wrong counts as in
+    `robust_accuracy`: only inside the ball. `partial` and warnings as there.
     """
+    _check_attack(attack)
     _check_models(models)
     if "stop_early" in _options_of(attack) and "stop_early" not in _settings_of(attack):
         hyper.setdefault("stop_early", False)
@@ -177,7 +197,9 @@ def transfer_row(source: nn.Module, models: Mapping[str, nn.Module], images: Ten
             columns |= {f"correct {number}": ~fooled, f"success {number}": fooled, f"rejected {number}": wrong & ~inside}
         finished.add(part, columns)
     columns = finished.close()
-    return {name: _evaluation(columns, number) for number, name in enumerate(models)}
+    found = {name: _evaluation(columns, number) for number, name in enumerate(models)}
+    warn_if_masked(next(iter(found.values())), _name(attack))  # crafted once, so the same for all
+    return found
 
 
 def transfer_matrix(models: Mapping[str, nn.Module], images: Tensor, labels: Tensor, attack: Callable,
@@ -206,6 +228,7 @@ def _attack(model, images, labels, attack, targets, seed, batch_size, hyper, pro
     seeds = counter.image_seeds(seed, len(labels))
     options = _options_of(attack)
     epsilon = hyper.get("epsilon", options["epsilon"].default if "epsilon" in options else math.inf)
+    first = finished.count
     bar = tqdm(total=len(labels), initial=finished.count, disable=not progress, unit="image", desc=_name(attack))
 
     def work(part):
@@ -215,6 +238,8 @@ def _attack(model, images, labels, attack, targets, seed, batch_size, hyper, pro
         with warnings.catch_warnings():
             for said_once in (GradientMaskingWarning, BatchDependenceWarning):  # at the end, and before the first batch
                 warnings.simplefilter("ignore", said_once)
+            if part.start > first:
+                warnings.simplefilter("ignore", ShortStepsWarning)
             result = attack(model, batch, own, targets=goals, seed=seeds[part].to(batch.device), **hyper)
         if not isinstance(result, AttackResult):
             raise ValueError(f"{_name(attack)} must return an AttackResult, as mmclib's attacks do, got {type(result).__name__}")
@@ -240,8 +265,8 @@ def _verified(model, originals, labels, targets, result, epsilon, begin):
     change = (result.images.double() - originals.double()).flatten(1).abs().amax(1)
     low, high = result.images.flatten(1).amin(1), result.images.flatten(1).amax(1)
     inside = (low >= 0) & (high <= 1) & ((change <= epsilon + _INSIDE) | (result.norm != "linf"))
-    fooled = result.fooled & inside & (predicted != labels)
-    success = fooled if targets is None else result.success & inside & (predicted == targets)
+    fooled = inside & (predicted != labels)  # whether the attack knows it or not
+    success = fooled if targets is None else inside & (predicted == targets)
     columns = {"inside": inside, "correct": ~fooled, "success": success, "distortion": result.distortion.float(), "queries": result.queries,
                "gradients": result.gradients, "vanished": result.vanished, "vanished_first": result.vanished_first,
                "rejected": (result.fooled & ~fooled) | (result.success & ~success), "finite": torch.full_like(fooled, result.finite)}
@@ -336,6 +361,11 @@ def _check(models, images, labels, targets, batch_size) -> int:
         if targets is not None:
             check_labels(targets, classes, "targets")
     return batch_size
+
+
+def _check_attack(attack):
+    if not callable(attack):
+        raise ValueError(f"attack must be a function such as mmclib.attacks.pgd, got {attack!r}")
 
 
 def _check_models(models):

@@ -17,6 +17,9 @@ _LIBRARIES = tuple(str(Path(file).resolve().parent) for file in (functools.__fil
 _MODULE_STATE = frozenset(vars(nn.Module()))  # what every nn.Module holds; parameters, buffers, hooks and submodules are read apart
 
 
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+
+
 class UnidentifiedError(Exception):
     """A value that holds something whose content cannot be read; the message names it."""
 
@@ -141,7 +144,7 @@ def _model_parts(model):
         return [str(model.inlined_graph), dict(model.state_dict())]
     if type(model).__name__ == "OptimizedModule":  # torch.compile's: as the model in it
         return [model._modules["_orig_mod"]]
-    hooks = [list(getattr(model, name).values()) for name in ("_forward_pre_hooks", "_forward_hooks")]
+    hooks = [list(getattr(model, name).values()) for name in _HOOKS]
     settings = {name: part for name, part in vars(model).items() if name not in _MODULE_STATE}
     return [type(model), model._parameters, model._buffers, model._modules, settings, hooks]
 

@@ -7,6 +7,12 @@ from statistics import NormalDist
 __all__ = ["auroc_interval", "binomial_interval", "mean_interval", "paired_interval", "wilson_interval"]
 
 
+def _quantile(confidence: float) -> float:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, got {confidence!r}")
+    return NormalDist().inv_cdf((1 + confidence) / 2)
+
+
 def wilson_interval(successes: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return Wilson's score interval for a share of `successes` in `count` (Wilson, 1927); successes may be a mean over repetitions.
 
@@ -14,7 +20,7 @@ def wilson_interval(successes: float, count: int, confidence: float = 0.95) -> t
     """
     if not 0 <= successes <= count or count < 1:
         raise ValueError(f"successes must lie in [0, count] and count be at least 1, got successes={successes}, count={count}")
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    z = _quantile(confidence)
     share, scale = successes / count, 1 + z * z / count
     middle = (share + z * z / (2 * count)) / scale
     half = z / scale * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
@@ -72,7 +78,7 @@ def auroc_interval(negatives: Sequence[float], positives: Sequence[float], confi
     first, second = inside / (2 - inside), 2 * inside * inside / (1 + inside)
     variance = (inside * (1 - inside) + (p - 1) * (first - inside**2) + (n - 1) * (second - inside**2)) / (n * p)
     middle = math.log(inside / (1 - inside))
-    half = NormalDist().inv_cdf((1 + confidence) / 2) * math.sqrt(max(variance, 0.0)) / (inside * (1 - inside))
+    half = _quantile(confidence) * math.sqrt(max(variance, 0.0)) / (inside * (1 - inside))
     low, high = (1 / (1 + math.exp(-(middle + side))) for side in (-half, half))
     return area, 0.0 if area == 0 else low, 1.0 if area == 1 else high
 

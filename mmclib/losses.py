@@ -234,7 +234,7 @@ def _check_features(head, features):
     if features.ndim != 2 or features.shape[1] != head.feature_dim or len(features) == 0:
         raise ValueError(f"features must have shape (N, {head.feature_dim}) with N at least 1, got {tuple(features.shape)}")
     if _look_at_values(features) and not all(bound.isfinite() for bound in features.detach().aminmax()):
-        raise ValueError("features must be finite, but hold NaN or infinity")
+        raise checks.NotFiniteError("features must be finite, but hold NaN or infinity")
 
 
 def _check_labels(head, features, labels):

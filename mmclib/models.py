@@ -19,8 +19,9 @@ __all__ = [
 class Classifier(nn.Module):
     """Images in [0, 1] (N, C, H, W) -> logits (N, L): logits = head.logits(features), features = backbone(images - mean).
 
-    `mean` is the per-pixel training mean (C, H, W); zero until it is set. `forward` is the public door and checks what it is given
-    (ValueError); pixel values only on a CPU, where looking at them costs no synchronisation. `features` is the unchecked fast path.
+    `mean` is the training mean (C, H, W), of each pixel or with sides of 1; zero until it is set. Raises ValueError for one of another form
+    or that is not finite. `forward` is the public door and checks what it is given (ValueError); pixel values only on a CPU, where looking
+    at them costs no synchronisation. `features` is the unchecked fast path.
     """
 
     mean: Tensor
@@ -29,7 +30,19 @@ class Classifier(nn.Module):
     def __init__(self, backbone: nn.Module, head: nn.Module, mean: Tensor | None = None):
         super().__init__()
         self.backbone, self.head = backbone, head
-        self.register_buffer("mean", torch.zeros(1, 1, 1) if mean is None else torch.as_tensor(mean, dtype=torch.float32).clone())
+        own = torch.zeros(1, 1, 1) if mean is None else torch.as_tensor(mean, dtype=torch.float32).clone()
+        if own.ndim != 3 or not own.isfinite().all():
+            held = f"shape {tuple(own.shape)}" if own.ndim != 3 else "NaN or infinity"
+            raise ValueError(f"mean must be finite and of shape (C, H, W), with sides of 1 where it is one number for all, got {held}")
+        self.register_buffer("mean", own)
+
+    def check_shape(self, images: Tensor, name: str = "images") -> None:
+        """Require images (N, C, H, W) that the mean can be taken from: none of their sides may be stretched. Raises ValueError."""
+        channels, *sides = self.mean.shape
+        fits = channels == images.shape[1] and all(mine in (1, other) for mine, other in zip(sides, images.shape[2:], strict=True))
+        if self.mean.numel() > 1 and not fits:  # one number is for all
+            known = ", ".join(["any" if side == 1 else str(side) for side in sides])
+            raise ValueError(f"{name} must have shape (N, {channels}, {known}), as the model's mean has it, got {tuple(images.shape)}")
 
     def features(self, images: Tensor) -> Tensor:
         """Features z, (N, feature_dim), of images (N, C, H, W)."""
@@ -38,6 +51,7 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         if not torch.compiler.is_compiling():
             checks.check_images(images, values=images.device.type == "cpu")
+            self.check_shape(images)
         return self.head.logits(self.features(images))
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):

@@ -13,7 +13,8 @@ from mmclib.fingerprints import UnidentifiedError, fingerprint
 class Partial:
     """The columns of the batches done so far, kept in the file `path` (where there is one) until all are done.
 
-    `identify` returns the fingerprint of all that decides about them; it is called only where there is a file.
+    `identify` returns the fingerprint of all that decides about them; it is called only where there is a file. Raises ValueError for a
+    path of something else, which is left as it is.
     """
 
     def __init__(self, path: str | Path | None, identify: Callable[[], str]):
@@ -28,6 +29,7 @@ class Partial:
             self.path = None
             return
         if self.path.exists():
+            _require_own(self.path)
             try:
                 columns, kept = checkpoints.load_model_state(self.path)
                 if kept["sha256"] != _sum(columns, kept):
@@ -59,6 +61,20 @@ class Partial:
     def _joined(self):
         tensors = {name: torch.cat(parts) for name, parts in self.columns.items() if name not in ("norm", "seconds")}
         return tensors, {"norm": self.columns["norm"][0], "seconds": sum(self.columns["seconds"])}
+
+
+def _require_own(path):
+    """A partial file, or what a power cut left of one, is safetensors with a fingerprint; all else is a user's, and is not replaced."""
+    content = path.read_bytes() if path.is_file() else b"folder"
+    # Safetensors: the length of a header in eight bytes, and JSON, one of which a flipped bit leaves as it was.
+    ours = not content.strip(b"\0") or content[8:9] == b"{" or int.from_bytes(content[:8], "little") < len(content)
+    try:
+        columns, kept = checkpoints.load_model_state(path)
+        ours = ours and not {"fingerprint", "sha256", "queries", "distortion"}.isdisjoint({*kept, *columns})
+    except ValueError:
+        pass  # damaged, which is found out next
+    if not ours:
+        raise ValueError(f"{path} is not what an interrupted evaluation left; let partial name a file that is not there yet")
 
 
 def _sum(tensors, kept):

@@ -87,7 +87,7 @@ def load_released(name: str) -> models.Classifier:
         network, loss = metadata["network"], metadata["model"]
         centers = state.get("head.centers") if loss["loss"] in PRESET else None
         model = assemble(network, loss, data.NUM_CLASSES[network["dataset"]], centers, state["mean"])
-        model.load_state_dict(state)
+        model.float().load_state_dict(state)  # whatever torch's default type is
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise ValueError(f"{path} is no released model of this package ({' '.join(str(error).split())[:200]}); fetch it again") from None
     if not all(value.isfinite().all() for value in state.values()):

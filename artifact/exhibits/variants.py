@@ -208,7 +208,8 @@ def draw_radius(data: pd.DataFrame, title: str):
 def uncertainty(profile: Profile, methods: list[str] | None = None) -> Item:
     """Does the loss value say when the model is wrong, or attacked? AUROC with a 95 % interval (Hanley and McNeil, 1982, as logits)."""
     models = chosen(profile.variants.uncertainty if profile.variants else [], methods)
-    rows, long = {}, []
+    rows, long, several = {}, [], len({profile.dataset(model) for model in models}) > 1
+    names = {model: label(profile, model) + (f" on {NAMES[profile.dataset(model)]}" if several else "") for model in models}
     for model in models:
         spec = variants.uncertainty(profile, model)
         results = evaluation(profile, spec)
@@ -218,11 +219,11 @@ def uncertainty(profile: Profile, methods: list[str] | None = None) -> Item:
             text = {"cross_entropy": "cross-entropy PGD", "untargeted_1": "L_Ada^{un,1} PGD", "untargeted_2": "margin PGD"}[name]
             asked[f"clean from {text}"] = (clean, np.array(attacked["scores"]))
         score = "L_MMC" if profile.models[model].loss in ADAPTIVE else "max softmax"
-        rows[f"{label(profile, model)}, {score}"] = {}
+        row = rows[f"{names[model]}, {score}"] = {}
         for question, (low, high) in asked.items():
             known = len(low) and len(high)
             value, least, most = auroc_interval(low, high) if known else (None, None, None)
-            rows[f"{label(profile, model)}, {score}"][question] = (
+            row[question] = (
                 "–" if value is None else f"{value:.3f} [{least:.3f}, {most:.3f}]"
                 + (f" ({len(high)} wrong)" if question == "right from wrong" else "")
             )
@@ -231,7 +232,7 @@ def uncertainty(profile: Profile, methods: list[str] | None = None) -> Item:
     values = pd.DataFrame(long)
     known = values.dropna(subset="auroc")
     says = "AUROC: " + "; ".join(
-        f"{label(profile, row.model)} by {row.score}, {row.question}: {row.auroc:.3f} [{row.low:.3f}, {row.high:.3f}]"
+        f"{names[row.model]} by {row.score}, {row.question}: {row.auroc:.3f} [{row.low:.3f}, {row.high:.3f}]"
         for row in known.itertuples()
     )
     plan = profile.white_box

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mmclib import counter
+from mmclib import checks, counter
 
 
 def signed_step(images: Tensor, gradients: Tensor, originals: Tensor, epsilon: float, step_size: float) -> Tensor:
@@ -28,6 +28,18 @@ def times_power_of_two(values: Tensor, exponents: Tensor) -> Tensor:
     """Return values · 2^exponents where 2^exponents alone may be beyond the type of the values."""
     half = exponents // 2
     return torch.ldexp(torch.ldexp(values, half), exponents - half)
+
+
+class ShortStepsWarning(UserWarning):
+    """All steps of an attack together are shorter than its ball is wide."""
+
+
+def warn_if_short(name: str, epsilon: float, step_size: float, steps: int) -> None:
+    """Warn where `steps` steps of `step_size` do not reach from the middle of the ball to its border."""
+    if steps * step_size < epsilon * (1 - 1e-6):
+        checks.warn(f"{name}: {steps} step{'s' * (steps > 1)} of {step_size:.3g} reach {steps * step_size:.3g}, not the border of the ball "
+                    f"of {epsilon:.3g}: the attack is weaker than its epsilon says; take more or larger steps (epsilon / 4 is usual)",
+                    ShortStepsWarning)
 
 
 def random_start(originals: Tensor, seeds: Tensor, epsilon: float, restart: int = 0) -> Tensor:

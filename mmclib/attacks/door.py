@@ -8,6 +8,7 @@ from mmclib import checks, counter
 from mmclib.attacks.frozen import frozen, warn_if_dependent, working_type
 from mmclib.attacks.ledger import Ledger
 from mmclib.attacks.objectives import resolve
+from mmclib.models import Classifier
 
 
 @contextmanager
@@ -20,6 +21,8 @@ def begin(model, images, labels, *, targets=None, objective="margin", seed=0, pr
     """
     checks.check_model(model)
     checks.check_images(images)
+    if isinstance(model, Classifier):  # whose features are asked for without its forward
+        model.check_shape(images)
     checks.check_label_form(labels, count=len(images))
     if targets is not None:
         checks.check_label_form(targets, "targets", count=len(images))

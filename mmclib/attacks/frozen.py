@@ -85,7 +85,8 @@ def call(model, images) -> torch.Tensor:
 def warn_if_dependent(logits, image) -> torch.Tensor:
     """Warn where `logits(images)` gives one image (1, C, H, W) other logits among copies of itself than among others; return them."""
     alone = image.expand(ROWS, -1, -1, -1)
-    among = torch.cat((image, (1 - image).expand(ROWS - 1, -1, -1, -1)))
+    shifts = torch.arange(1, ROWS, device=image.device, dtype=image.dtype)[:, None, None, None] / ROWS
+    among = torch.cat((image, (image + shifts) % 1))  # none of which is the image, whatever it shows
     first, second = logits(alone)[:1], logits(among)[:1]
     known = first[first.isfinite()]
     spread = float(known.max() - known.min()) if len(known) else 0.0

@@ -5,12 +5,14 @@ from functools import partial
 
 from mmclib.attacks.multi_targeted import multi_targeted
 from mmclib.attacks.pgd import pgd
+from mmclib.checks import check_setting
 
 
 def ladder(epsilon: float = 8 / 255, steps: int = 50) -> dict[str, Callable]:
     """Name four l_inf attacks with their settings, each stronger than the one before it on MMC: PGD by cross-entropy, by the paper's
     L_Ada^{un,1} and by the margin L_Ada^{un,2} (App. B.4), in steps of epsilon / 4, and the margin towards every wrong class.
     """
+    epsilon = check_setting("epsilon", epsilon, 0)
     climb = partial(pgd, epsilon=epsilon, step_size=epsilon / 4, steps=steps)
     return {
         "cross-entropy": partial(climb, objective="cross_entropy"),

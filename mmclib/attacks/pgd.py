@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from mmclib.attacks.climb import MomentumSteps, SignedSteps, climb, random_start
+from mmclib.attacks.climb import MomentumSteps, SignedSteps, climb, random_start, warn_if_short
 from mmclib.attacks.door import begin
 from mmclib.attacks.ledger import AttackResult
 from mmclib.attacks.objectives import Objective
@@ -21,7 +21,7 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, *, targets: Tensor | N
     last iterate is returned, as transfer attacks want it. Raises ValueError for bad input. Source: Madry et al., 2018;
     objectives: Appendix B.4.
     """
-    plan = _plan(epsilon, step_size, steps, restarts, start, stop_early)
+    plan = _plan("pgd", epsilon, step_size, steps, restarts, start, stop_early)
     with begin(model, images, labels, targets=targets, objective=objective, seed=seed, precision=precision) as (frozen, ledger, seeds):
         _restarts(frozen, ledger, seeds, plan, lambda start: SignedSteps(plan.epsilon, plan.step_size))
         return ledger.result("linf", name="pgd")
@@ -35,7 +35,7 @@ def mim(model: nn.Module, images: Tensor, labels: Tensor, *, targets: Tensor | N
     `decay` weighs the past (1.0 in the paper). A gradient of exactly zero adds nothing, where the bare formula would divide by
     zero. Raises ValueError for bad input. Source: Dong et al., 2018.
     """
-    plan = _plan(epsilon, step_size, steps, restarts, start, stop_early)
+    plan = _plan("mim", epsilon, step_size, steps, restarts, start, stop_early)
     decay = check_setting("decay", decay, 0)
     with begin(model, images, labels, targets=targets, objective=objective, seed=seed, precision=precision) as (frozen, ledger, seeds):
         _restarts(frozen, ledger, seeds, plan, lambda start: MomentumSteps(plan.epsilon, plan.step_size, decay, start))
@@ -52,11 +52,12 @@ class _Plan:
     stop_early: bool
 
 
-def _plan(epsilon, step_size, steps, restarts, start, stop_early):
+def _plan(name, epsilon, step_size, steps, restarts, start, stop_early):
     if start not in ("random", "clean"):
         raise ValueError(f"start must be 'random' or 'clean', got {start!r}")
     plan = _Plan(check_setting("epsilon", epsilon, 0), check_setting("step_size", step_size, 0), check_setting("steps", steps, 1, int),
                  check_setting("restarts", restarts, 1, int), start, stop_early)
+    warn_if_short(name, plan.epsilon, plan.step_size, plan.steps)
     if plan.restarts > 1 and not (start == "random" and stop_early):
         raise ValueError(f"restarts={restarts} needs start='random' and stop_early=True; without them every restart is the same or wasted")
     return plan

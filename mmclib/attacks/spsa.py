@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from mmclib import counter
+from mmclib.attacks.climb import warn_if_short
 from mmclib.attacks.door import begin
 from mmclib.attacks.ledger import AttackResult
 from mmclib.attacks.objectives import Objective
@@ -49,6 +50,7 @@ def spsa(model: nn.Module, images: Tensor, labels: Tensor, *, targets: Tensor | 
     epsilon, steps = check_setting("epsilon", epsilon, 0), check_setting("steps", steps, 1, int)
     evaluations, delta = check_setting("evaluations", evaluations, 2, int), check_setting("delta", delta, 1e-12)
     learning_rate = check_setting("learning_rate", learning_rate, 0)
+    warn_if_short("spsa", epsilon, learning_rate, steps)
     if evaluations % 2:
         raise ValueError(f"evaluations must be even, since they come in antithetic pairs, got {evaluations}")
     with begin(model, images, labels, targets=targets, objective=objective, seed=seed) as (frozen, ledger, seeds):
@@ -70,6 +72,7 @@ def spsa(model: nn.Module, images: Tensor, labels: Tensor, *, targets: Tensor | 
 
             gradient = estimate_gradient(values, current, seeds[rows], evaluations=evaluations, delta=delta, step=step)
             ledger.queries[rows] += evaluations
+            ledger.count_gradients(rows, gradient)  # estimates: where all are zero the outputs are as flat as a masked gradient
             first = torch.lerp(first, gradient, 0.1)
             second = torch.lerp(second, gradient.square(), 0.001)
             update = first / (1 - 0.9 ** (step + 1)) / ((second / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8)

@@ -26,7 +26,7 @@ class Muon(torch.optim.Optimizer):
                     state["momentum_buffer"] = torch.zeros_like(kernel)
                 momentum = state["momentum_buffer"].mul_(group["momentum"]).add_(kernel.grad)
                 ahead = kernel.grad.add(momentum, alpha=group["momentum"])
-                kernel.mul_(len(kernel) ** 0.5 / kernel.norm())
+                kernel.mul_(len(kernel) ** 0.5 / kernel.norm().clamp_min(1e-30))  # a kernel of zeros stays one for this step
                 update = orthogonalised(ahead.flatten(1).to(getattr(torch, group["precision"])), group["iterations"])
                 kernel.sub_(group["lr"] * update.view_as(kernel).to(kernel.dtype))
 

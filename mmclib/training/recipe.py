@@ -68,6 +68,8 @@ class Recipe:
     half: bool = False
 
     def __post_init__(self):
+        if not isinstance(self.milestones, (tuple, list)):
+            raise ValueError(f"milestones must be a tuple of epochs, got {self.milestones!r}")
         _at_least(1, epochs=self.epochs, batch_size=self.batch_size)
         _at_least(0, learning_rate=self.learning_rate, decay=self.decay, momentum=self.momentum, weight_decay=self.weight_decay,
                   shift=self.shift, other_rate=self.other_rate, warm_up=self.warm_up, average=self.average)
@@ -92,7 +94,8 @@ def plain(recipe) -> dict:
     """Return a recipe as JSON gives it back, so that a saved one compares equal."""
     settings = dataclasses.asdict(recipe) | {"milestones": list(recipe.milestones)}
     if recipe.adversarial and callable(recipe.adversarial.objective):
-        settings["adversarial"]["objective"] = recipe.adversarial.objective.__qualname__
+        objective = recipe.adversarial.objective
+        settings["adversarial"]["objective"] = getattr(objective, "__qualname__", type(objective).__qualname__)
     return settings
 
 

@@ -6,9 +6,12 @@ from pathlib import Path
 import torch
 
 from mmclib import checkpoints
+from mmclib.fingerprints import UnidentifiedError, fingerprint
 from mmclib.models import Classifier
 from mmclib.training.recipe import Recipe
 from mmclib.training.step import TrainingStep
+
+_SETTINGS = (bool, int, float, str, tuple)
 
 
 @dataclass
@@ -21,6 +24,7 @@ class State:
     seconds: float
     losses: torch.Tensor
     correct: torch.Tensor
+    vanished: torch.Tensor  # crafting gradients that are exactly zero
     saved: str = field(default="none was saved")
     average: dict | None = None  # the moving average of each parameter, by name
     good: dict | None = None  # tensors at the end of the last epoch that the guard let pass
@@ -46,11 +50,11 @@ class Run:
 
 def begin_epoch(state, epoch, steps, device):
     state.epoch, state.step = epoch, 0
-    state.losses, state.correct = _nothing(steps, device)
+    state.losses, state.correct, state.vanished = _nothing(steps, device)
 
 
 def _nothing(steps, device):
-    return torch.zeros(steps, device=device), torch.zeros(steps, dtype=torch.int64, device=device)
+    return torch.zeros(steps, device=device), *(torch.zeros(steps, dtype=torch.int64, device=device) for _ in range(2))
 
 
 def not_finite(what, state, recipe, batch_number):
@@ -59,13 +63,25 @@ def not_finite(what, state, recipe, batch_number):
                              f"(learning rate {rate:g}); try a smaller learning_rate. The last state: {state.saved}")
 
 
-def contents(model, train) -> dict:
-    """Hash what a training is of, so that its state is never resumed as another's: architecture, head with its centers, data."""
+def contents(model, train, test, recipe) -> dict:
+    """Hash what a training is of, so that its state is never resumed as another's: architecture, its settings, which of its parameters
+    are trained, head with its centers, an objective that is no name, data."""
     buffers = {name: tensor for name, tensor in model.head.named_buffers()}
     plainly = {name: value for name, value in sorted(vars(model.head).items()) if isinstance(value, (int, float, str, bool, tuple))}
     network = repr((str(model), {name: value for name, value in plainly.items() if name != "training"},
                     [(name, tuple(parameter.shape)) for name, parameter in model.named_parameters()])).encode()
-    return {"model": checkpoints.digest(network, *buffers.values()), "data": checkpoints.digest(*train)}
+    layers = {name: ({key: value for key, value in vars(layer).items() if isinstance(value, _SETTINGS) and key != "training"},
+                     [parameter.requires_grad for parameter in layer.parameters(recurse=False)]) for name, layer in model.named_modules()}
+    found = {"model": checkpoints.digest(network, *buffers.values()), "data": checkpoints.digest(*train),
+             "layers": fingerprint(layers)[:16], "test": checkpoints.digest(*test)}
+    objective = recipe.adversarial and recipe.adversarial.objective
+    if callable(objective):
+        try:
+            found["objective"] = fingerprint(objective)[:16]
+        except UnidentifiedError as what:
+            raise ValueError(f"the objective holds {what}, which cannot be told from another by its content, so a state in a folder could "
+                             "be resumed under another objective; take one without it") from None
+    return found
 
 
 def everything(run, state) -> dict:
@@ -104,7 +120,7 @@ def save(run, state):
     for name, tensor in tensors.items():  # the update after a finite loss may still have overflowed: such a state is worth nothing
         if not bool(tensor.isfinite().all()):
             not_finite(f"{name} became infinite or NaN", state, run.recipe, max(state.step - 1, 0))
-    tensors |= {"epoch.losses": state.losses, "epoch.correct": state.correct}
+    tensors |= {"epoch.losses": state.losses, "epoch.correct": state.correct, "epoch.vanished": state.vanished}
     tensors |= {f"good.{name}": tensor for name, tensor in (state.good or {}).items()}
     position = {key: getattr(state, key) for key in ("epoch", "step", "history", "seconds", "probe", "two_steps")}
     # An epoch's end, before its evaluation, comes before the next one's start; an epoch done again comes after its first time.
@@ -120,8 +136,8 @@ def resume(run, steps, device):
         return state, {}
     tensors, saved = found
     for key, value in run.settings.items():
-        if saved["run"].get(key) != value:
-            raise ValueError(f"{run.folder} holds the state of another training ({key} {saved['run'].get(key)} there, {value} here); "
+        if key in saved["run"] and saved["run"][key] != value:  # a state of an earlier version knows less of itself
+            raise ValueError(f"{run.folder} holds the state of another training ({key} {saved['run'][key]} there, {value} here); "
                              "delete that folder or name another one")
     restore(run, state, {name: tensor.to(device) for name, tensor in tensors.items() if not name.startswith(("good.", "epoch."))})
     state.good = {name[5:]: tensor.to(device) for name, tensor in tensors.items() if name.startswith("good.")} or None
@@ -129,5 +145,7 @@ def resume(run, steps, device):
         setattr(state, key, saved[key])
     state.losses.copy_(tensors["epoch.losses"])
     state.correct.copy_(tensors["epoch.correct"])
+    if "epoch.vanished" in tensors:  # a state of an earlier version has none
+        state.vanished.copy_(tensors["epoch.vanished"])
     state.saved = str(Path(run.folder))
     return state, saved["run"]

@@ -20,7 +20,8 @@ WARM_UP = 3  # real steps before a CUDA graph is captured, so that compilation a
 
 
 class TrainingStep:
-    """Callable step(images, labels, draws) -> (mean loss, number of correct), detached scalars on the device."""
+    """Callable step(images, labels, draws) -> (mean loss, number of correct, number of crafting gradients that are exactly zero), detached
+    scalars on the device."""
 
     def __init__(self, model, optimizers, recipe, precision="float32", compiled=False):
         self.model, self.optimizers, self.recipe = model, optimizers, recipe
@@ -66,8 +67,9 @@ class TrainingStep:
         return self.graph
 
     def _step(self, network, images, labels, targets, start):
+        vanished = torch.zeros((), dtype=torch.int64, device=images.device)
         if start is not None:
-            images = self._craft(network, images, labels, targets, start)
+            images = self._craft(network, images, labels, targets, start, vanished)
         self.model.train()
         self.model.zero_grad(set_to_none=True)
         features = self._features(network, images)
@@ -77,14 +79,14 @@ class TrainingStep:
             optimizer.step()
         with torch.no_grad():
             correct = (self.model.head.logits(features).argmax(1) == labels).sum()
-        return loss.detach(), correct
+        return loss.detach(), correct, vanished
 
     def _features(self, network, images):
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bfloat16):
             features = network(images)
         return features.float()  # bfloat16's spacing at 200 is 1: distances are made in float32
 
-    def _craft(self, network, originals, labels, targets, start):
+    def _craft(self, network, originals, labels, targets, start, vanished):
         # In evaluation mode, so that batch statistics stay out of it, and frozen: weight gradients would cost half as much again.
         attack = self.attack
         objective = resolve(attack.objective, targets)
@@ -94,7 +96,9 @@ class TrainingStep:
             images = images.detach().requires_grad_()
             features = self._features(network, images)
             value = objective(features, self.model.head.logits(features), labels, targets).sum()
-            return torch.autograd.grad(value, images)[0]
+            gradients = torch.autograd.grad(value, images)[0]
+            vanished.add_((gradients.flatten(1).abs().amax(1) == 0).sum())
+            return gradients
 
         # N-FGSM's start lies outside the ball, and its step is not projected onto it.
         epsilon = math.inf if attack.noise else attack.epsilon

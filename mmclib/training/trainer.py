@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from mmclib import attacks
-from mmclib.checks import check_labels
+from mmclib.attacks.ledger import MASKED, GradientMaskingWarning
+from mmclib.checks import NotFiniteError, check_labels, warn
 from mmclib.models import Classifier
 from mmclib.seeds import derive
 from mmclib.training.batches import batch, epoch_plan
@@ -33,7 +34,8 @@ class TrainingResult:
 
     History: epoch (from 1), learning_rate (of its first step), loss, train_accuracy (on the batches as trained on: augmented, and
     adversarial where the training is), test_accuracy (clean, in the training's precision), seconds (of training since the start over
-    all resumes, evaluation not counted); with a guard also probe (accuracy under it) and collapsed (was the epoch thrown away).
+    all resumes, evaluation not counted); where it is adversarial also zero_gradients (the share of the gradients that it was crafted by
+    that are exactly zero), with a guard also probe (accuracy under it) and collapsed (was the epoch thrown away).
     """
 
     model: Classifier
@@ -47,22 +49,23 @@ def fit(model: Classifier, train: tuple[Tensor, Tensor], test: tuple[Tensor, Ten
         stop: Callable[[], bool] | None = None, progress: bool = True) -> TrainingResult:
     """Train a Classifier on (uint8 images (N, C, H, W), labels (N,)); with a `folder`, go on from the state there and save into it.
 
-    `stop()` is asked after each step: where it says True, the training ends there, unfinished, with its state saved. The model's mean
-    is set to the training mean if it is not set.
+    What lies in the folder replaces the weights that the model comes with. `stop()` is asked after each step: where it says True, the
+    training ends there, unfinished, with its state saved. A mean of the model that is one zero is set to the training mean. Warns where
+    crafting gradients vanish.
     On a CPU an interrupted training ends in the same bits as an uninterrupted one (same machine, same threads): what a step draws, dropout
     included, depends on the seed and the step alone, and the caller's generators are left as they were.
     Raises ValueError for bad input or a folder of another training, FloatingPointError for a loss that is not finite,
     MemoryError with advice where memory runs out.
     """
-    _check(model, train, test, precision, compile, stop, folder)
+    _check(model, train, test, recipe, precision, compile, stop, folder)
     device = torch.device(device)
     images, labels = (tensor.to(device) for tensor in train)
     steps = math.ceil(len(labels) / recipe.batch_size)
-    if model.mean.numel() == 1:
+    if model.mean.numel() == 1 and not model.mean.any():  # a single number may be a user's own
         model.mean = images.float().mean(0) / 255
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's overloads
-    _try(model, images)
-    settings = {"recipe": plain(recipe), "seed": seed, "images": list(images.shape), **contents(model, train)}
+    _try(model, images, len(labels) % recipe.batch_size)
+    settings = {"recipe": plain(recipe), "seed": seed, "images": list(images.shape), **contents(model, train, test, recipe)}
     run = Run(model, [], None, images, labels, test, recipe, seed, folder, settings)
     if precision == "auto":
         precision = best_precision(device)
@@ -90,6 +93,7 @@ def fit(model: Classifier, train: tuple[Tensor, Tensor], test: tuple[Tensor, Ten
                 if not _epoch(run, state, clock, bar, stop):
                     return _result(run, state, finished=False)
                 state.history.append(_summary(run, state))
+                _warn_if_masked(state)
                 bar.epoch(state.history[-1])
                 following = _guard(run, state)
                 if following == recipe.epochs:
@@ -137,9 +141,12 @@ def _epoch(run, state, clock, bar, stop):
         for group in (group for optimizer in run.optimizers for group in optimizer.param_groups):
             group["lr"] = group["full_rate"] * share
         torch.manual_seed(derive(run.seed, "step", state.epoch, state.step))  # for layers that draw
-        loss, correct = run.stepper(chosen, truth, draws)
+        try:
+            loss, correct, vanished = run.stepper(chosen, truth, draws)
+        except NotFiniteError:  # a distance loss looks at its features first
+            not_finite("the features became infinite or NaN", state, recipe, state.step)
         _follow(run, state, steps)
-        state.losses[state.step], state.correct[state.step] = loss, correct
+        state.losses[state.step], state.correct[state.step], state.vanished[state.step] = loss, correct, vanished
         state.step += 1
         bar.step(len(truth))
         now, last = time.perf_counter(), state.step == steps
@@ -222,11 +229,21 @@ def _summary(run, state):
     count, size = len(run.labels), run.recipe.batch_size
     sizes = torch.full((len(state.losses),), size, dtype=torch.float64)
     sizes[-1] = count - size * (len(sizes) - 1)
-    return {
+    summary = {
         "epoch": state.epoch + 1, "learning_rate": run.recipe.learning_rate * run.recipe.rate(state.epoch, 0, len(state.losses)),
         "loss": float((state.losses.cpu().double() * sizes).sum() / count), "train_accuracy": float(state.correct.sum()) / count,
         "test_accuracy": _accuracy(run), "seconds": state.seconds,
     }
+    if attack := run.stepper.attack:
+        summary["zero_gradients"] = float(state.vanished.sum()) / (count * attack.steps)
+    return summary
+
+
+def _warn_if_masked(state):
+    shares = [epoch.get("zero_gradients", 0.0) for epoch in state.history]
+    if shares[-1] > MASKED and max(shares[:-1], default=0.0) <= MASKED:  # once
+        warn(f"adversarial training: {shares[-1]:.0%} of the gradients that epoch {state.epoch + 1} was crafted by are exactly zero; those "
+             "images were not attacked: try objective='margin'", GradientMaskingWarning)
 
 
 @torch.no_grad()
@@ -279,9 +296,12 @@ def make_optimizers(model: torch.nn.Module, recipe: Recipe, precision: str = "fl
     return optimizers
 
 
-def _try(model, images):
-    """Ask the backbone for one image's features as a step will. Raises ValueError where it cannot work channels-last."""
+def _try(model, images, last):
+    """Ask the backbone for one image's features as a step will. Raises ValueError where it cannot work channels-last, or cannot take a
+    last batch of one image."""
     training, pixels = model.training, (images[:1].float() / 255).contiguous(memory_format=torch.channels_last)
+    if last == 1:
+        _try_alone(model, pixels)
     try:
         with torch.no_grad():
             model.eval().features(pixels)
@@ -294,9 +314,31 @@ def _try(model, images):
         model.train(training)
 
 
-def _check(model, train, test, precision, compile, stop, folder):
+@torch.no_grad()
+def _try_alone(model, pixels):
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    try:
+        with torch.random.fork_rng([pixels.device] if pixels.is_cuda else []):
+            model.train().features(pixels)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError("the last batch of an epoch would be one image, of which batch normalisation knows no statistics; take another "
+                         "batch_size, or leave one image out") from error
+    finally:
+        for name, buffer in model.named_buffers():
+            buffer.copy_(buffers[name])
+
+
+def _check(model, train, test, recipe, precision, compile, stop, folder):
     if not isinstance(model, Classifier):
         raise ValueError(f"model must be an mmclib Classifier (a backbone and a head), got {type(model).__name__}")
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"recipe must be an mmclib Recipe, got {type(recipe).__name__}")
+    if kinds := {str(tensor.dtype) for tensor in model.parameters() if tensor.dtype != torch.float32}:
+        raise ValueError(f"the model's parameters must be float32, got {', '.join(sorted(kinds))}; pass model.float()")
+    if folder is not None and Path(folder).exists() and not Path(folder).is_dir():
+        raise ValueError(f"folder must be a folder, but {folder} is a file")
     if precision not in ("float32", "bfloat16", "auto"):
         raise ValueError(f"precision must be 'float32', 'bfloat16' or 'auto', got {precision!r}")
     if compile not in ("auto", True, False):
@@ -308,3 +350,6 @@ def _check(model, train, test, precision, compile, stop, folder):
             got = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, torch.Tensor) else type(images).__name__
             raise ValueError(f"{name} images must be uint8 (N, C, H, W) with N >= 1, got {got}")
         check_labels(labels, model.head.num_classes, f"{name} labels", count=len(images))
+        model.check_shape(images, f"{name} images")
+    if train[0].shape[1:] != test[0].shape[1:]:
+        raise ValueError(f"train and test images must be of one shape, got {tuple(train[0].shape[1:])} and {tuple(test[0].shape[1:])}")

@@ -60,8 +60,8 @@ def test_broken_yaml_is_a_sentence(tmp_path):
 
 
 def test_fractions_and_exponents_are_numbers(tmp_path):
-    profile = profile_with(tmp_path, lambda s: s["training"]["digits"].update(epsilon="8/255", weight_decay="1e-4"))
-    assert profile.training["digits"].epsilon == 8 / 255 and profile.training["digits"].weight_decay == 1e-4
+    profile = profile_with(tmp_path, lambda s: s["training"]["digits"].update(epsilon="8/255", other_rate="1e-4"))
+    assert profile.training["digits"].epsilon == 8 / 255 and profile.training["digits"].other_rate == 1e-4
 
 
 def names_of_new_jobs(tmp_path, change):

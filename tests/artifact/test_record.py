@@ -135,7 +135,7 @@ def test_a_model_is_released_and_loaded_with_the_same_predictions(tmp_path, monk
     monkeypatch.setenv("MMC_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("MMC_CHECKPOINTS", str(tmp_path / "checkpoints"))
     demo = experiment.load_profile("demo")
-    short = demo.training["digits"].model_copy(update={"epochs": 2, "milestones": [1]})
+    short = demo.training["digits"].model_copy(update={"epochs": 2})
     profile = demo.model_copy(update={"training": demo.training | {"digits": short}})
     path = release.release(profile, "mmc-10", tmp_path / "released")
     monkeypatch.setattr(zoo, "FOLDER", tmp_path / "released")

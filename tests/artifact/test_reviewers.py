@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from artifact import __main__ as command_line
-from artifact import adversarial, commands, experiment, jobs, preflight, release, report
+from artifact import adversarial, commands, crate, experiment, jobs, plain, preflight, record, release, report
 from artifact.compute import trained
 from artifact.exhibits.exhibit import Missing, NotPlanned
 from artifact.receipts import write_receipt
@@ -72,6 +72,88 @@ def test_the_verdicts_rules_are_part_of_what_a_page_shows(monkeypatch):
     strict = quick.model_copy(update={"verdict": quick.verdict.model_copy(update={"rules": rules})})
     before, after = (next(job for job in jobs.plan(profile) if job.name == "report") for profile in (quick, strict))
     assert before.done() and before.receipt == after.receipt and not after.done()
+
+
+def _pair(settings, **fields):
+    settings["models"]["mmc-eq8"] = {"training": "digits", "loss": "mmc", **fields}
+    settings["white_box"]["models"] = ["sce", "mmc-10", "mmc-eq8"]
+
+
+VERDICT = {"models": ["sce", "mmc-10"], "images": 8}
+SPSA = {"models": ["sce"], "images": 8, "epsilons": [0.1, 0.2], "table_3_model": "mmc-10"}
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    (lambda s: _pair(s, scale=0.5), "white_box.models names mmc-10 and mmc-eq8, which a table would both call 'MMC-10'"),
+    (lambda s: s.update(depth={"networks": {"one": ["sce"]}}), "depth.networks"),
+    (lambda s: s.update(depth={"networks": {"one": ["sce", "mmc-10"], "two": ["sce"]}}), "one has 2 and the other 1"),
+    (lambda s: s.update(depth={"networks": {"one": ["sce"], "two": ["mmc-10"]}}), "depth.networks compares 'sce' with 'mmc-10'"),
+    (lambda s: s.update(spsa=SPSA), "spsa.table_3_model names 'mmc-10', which spsa.models does not"),
+    (lambda s: s.update(verdict=VERDICT | {"models": ["sce"], "diagnosed": ["mmc-10"]}), "verdict.diagnosed names 'mmc-10'"),
+    (lambda s: s.update(verdict=VERDICT | {"models": ["sce"], "autoattack": ["mmc-10"]}), "verdict.autoattack names 'mmc-10'"),
+    (lambda s: s.update(verdict=VERDICT | {"matched": 8, "passes": 20}), "passes is 20; one step towards each wrong class takes 28"),
+    (lambda s: s["models"]["sce"].update(radius=3.0), "radius is for losses with preset centers, this one is 'sce'"),
+    (lambda s: s["training"]["digits"].update(widths=[8]), "widths is for architecture 'airbench' only, this one is 'small_convnet'"),
+    (lambda s: s["training"]["digits"].update(other_rate=0.1), "other_rate is for optimizer 'muon' only, this one is 'sgd'"),
+    (lambda s: s["training"]["digits"].update(schedule="linear"), "milestones is for schedule 'steps' only, this one is 'linear'"),
+    (lambda s: s.update(band={"reproduced": 10.0, "near": 2.0}), "near must be at least reproduced = 10"),
+])
+def test_a_profile_that_could_only_fail_late_or_in_silence_is_refused(load, change, says):
+    with pytest.raises(ValueError) as refused:
+        load(change)
+    assert says in str(refused.value)
+
+
+def test_a_report_without_what_it_needs_is_not_written(load, capsys):
+    profile = load()
+    job = jobs.find(profile, "report")
+    plain.in_turn(profile, [job])
+    assert not job.receipt.exists() and not job.outputs[-1].exists()
+    assert command_line.main(["run", "--profile", profile.source, "--only", "report"]) == 1
+    assert "1 jobs need others that were not asked for" in capsys.readouterr().err and not job.receipt.exists()
+
+
+@pytest.mark.parametrize(("text", "says"), [
+    ("<!-- record: cpu -->\nold\n\n## A heading\n\n<!-- record: quick -->\n<!-- end -->\n", "without its end"),
+    ("<!-- record: cpu -->\n## A heading\n<!-- record: quick -->\n<!-- end -->\n<!-- end -->\n", "without its end"),
+    ("a text\n<!-- end -->\n", "without its block"),
+    ("<!-- record: cpu/nonsense -->\n<!-- end -->\n", "there is no block 'cpu/nonsense'"),
+    ("<!-- record: my-profile2/verdict -->\n<!-- end -->\n", "there is no profile 'my-profile2'"),
+])
+def test_a_record_block_that_is_none_loses_no_prose(tmp_path, text, says):
+    page = tmp_path / "PAGE.md"
+    page.write_text(text)
+    with pytest.raises(ValueError, match=says):
+        record.update(page)
+
+
+def test_numbers_on_the_command_line_are_asked_for_in_words(capsys):
+    for option, value in (("--jobs", "x"), ("--jobs", "0"), ("--time-budget", "soon")):
+        with pytest.raises(SystemExit):
+            command_line.main(["run", option, value])
+        said = capsys.readouterr().err
+        assert "it must be a" in said and "invalid _" not in said
+
+
+def test_a_crate_is_a_folder_or_a_zip_and_holds_what_its_receipts_drew(load, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="would become a folder"):
+        crate.write(load(), tmp_path / "out.tar.gz")
+    quick = experiment.load_profile("quick")
+    monkeypatch.setenv("MMC_RESULTS", str(ROOT / "results"))
+    drawn = {path.name for path in jobs.drawn_files(quick)}
+    assert {"index.html", "table_1.csv", "table_1.tex", "figure_4.png"} <= drawn and "table_5.csv" not in drawn
+    monkeypatch.setenv("MMC_RESULTS", str(tmp_path))
+    assert jobs.drawn_files(quick) == []
+
+
+def test_clean_takes_a_profiles_file_for_its_name(tmp_path):
+    for name in ("Makefile", "pyproject.toml"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    for folder in ("results", "figures"):
+        (tmp_path / folder / "tiny2").mkdir(parents=True)
+    done = subprocess.run(["make", "-s", "clean", "PROFILE=tiny2.yaml"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and not (tmp_path / "results" / "tiny2").exists() and not (tmp_path / "figures" / "tiny2").exists()
 
 
 @RELEASED

@@ -230,7 +230,7 @@ def test_crafting_raises_the_objective_inside_the_ball_and_touches_nothing(mode)
     targets, start = step.draw(recipe.adversarial, images, labels, 10, seed=0, epoch=0, step=0)
     assert (start - images).abs().max() <= 0.1 + 1e-6 and start.min() >= 0 and start.max() <= 1
     stepper = step.TrainingStep(model, None, recipe)
-    crafted = stepper._craft(model.features, images, labels, targets, start)
+    crafted = stepper._craft(model.features, images, labels, targets, start, torch.zeros((), dtype=torch.int64))
     assert (crafted - images).abs().max() <= 0.1 + 1e-6 and crafted.min() >= 0 and crafted.max() <= 1
     assert same(before, weights(model)) and all(parameter.requires_grad for parameter in model.parameters())
 
@@ -424,7 +424,7 @@ def test_single_step_training_starts_outside_the_ball_and_does_not_project():
     model = classifier()
     model.mean = torch.zeros(1, 8, 8)
     stepper = step.TrainingStep(model, [], dataclasses.replace(MUON, adversarial=SINGLE_STEP))
-    crafted = stepper._craft(model.features, images, labels, None, start)
+    crafted = stepper._craft(model.features, images, labels, None, start, torch.zeros((), dtype=torch.int64))
     assert (start - images).abs().max() > 0.15 and (crafted - images).abs().max() > 0.25  # up to 2 and 3 epsilon
     moved = (crafted - start).abs()
     inside = (crafted > 0) & (crafted < 1) & (moved > 0)
