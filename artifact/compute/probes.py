@@ -173,7 +173,7 @@ def step_time(profile, spec, classifier, images, labels, *, partial, progress) -
     def block(name, steps):
         began = time.perf_counter()
         for _ in range(steps):
-            loss, _ = steppers[name](*batch, (None, None))
+            loss, *_ = steppers[name](*batch, (None, None))
         loss.item()  # waits for the device
         return time.perf_counter() - began
 
