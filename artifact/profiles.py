@@ -140,7 +140,6 @@ class Profile(Strict):
 
     def _measured(self):
         """Refuse what is asked of models that the section does not measure, or cannot tell apart: it would fail when all is trained."""
-        from artifact.methods import label  # which reads profiles
         for section, field in (("white_box", "convergence_models"), ("spsa", "table_3_model"), ("verdict", "diagnosed"),
                                ("verdict", "autoattack")):
             part = getattr(self, section)
@@ -151,11 +150,10 @@ class Profile(Strict):
         for section, field, keys in self.lists_of_models():
             if section == "depth" or field in ("uncertainty", "autoattack", "diagnosed"):  # named with their data set, or no table's rows
                 continue
-            called = [label(self, key) for key in keys]
-            if twice := next((name for name in called if called.count(name) > 1), None):
-                same = [key for key, name in zip(keys, called, strict=True) if name == twice]
-                raise ValueError(f"{section}.{field} names {' and '.join(same)}, which a table would both call {twice!r}; they differ only "
-                                 "in what no name says (scale, training, data)")
+            for one, other in combinations(keys, 2):
+                if self._told(one) == self._told(other):
+                    raise ValueError(f"{section}.{field} names {one} and {other}, which a table would call the same: they differ only in "
+                                     "what no name says (scale, training, data)")
         for one, other in zip(*self.depth.networks.values(), strict=True) if self.depth else ():
             losses = [self.models[key].model_copy(update={"training": ""}) for key in (one, other)]
             if losses[0] != losses[1] or self.dataset(one) != self.dataset(other):
@@ -170,6 +168,12 @@ class Profile(Strict):
             needed = max(1 + 3 * min(self.verdict.classes, classes - 1), 1 + looks + 3 * min(3, self.verdict.classes, classes - 1))
             if self.verdict.passes < needed:
                 raise ValueError(f"verdict.passes is {self.verdict.passes}; one step towards each wrong class takes {needed} passes")
+
+    def _told(self, key: str):
+        """What a model's name in a table says of it (artifact.methods.label)."""
+        spec, network = self.models[key], self.training[self.models[key].training]
+        trained = (network.noise > 0 or network.steps) if spec.adversarial else None
+        return spec.model_copy(update={"training": "", "scale": 1.0}), trained, network.feature_dim == 2
 
     def named_models(self):
         """Yield (section, field, model) for every place that names a model."""

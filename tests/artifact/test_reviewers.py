@@ -84,7 +84,7 @@ SPSA = {"models": ["sce"], "images": 8, "epsilons": [0.1, 0.2], "table_3_model":
 
 
 @pytest.mark.parametrize(("change", "says"), [
-    (lambda s: _pair(s, scale=0.5), "white_box.models names mmc-10 and mmc-eq8, which a table would both call 'MMC-10'"),
+    (lambda s: _pair(s, scale=0.5), "white_box.models names mmc-10 and mmc-eq8, which a table would call the same"),
     (lambda s: s.update(depth={"networks": {"one": ["sce"]}}), "depth.networks"),
     (lambda s: s.update(depth={"networks": {"one": ["sce", "mmc-10"], "two": ["sce"]}}), "one has 2 and the other 1"),
     (lambda s: s.update(depth={"networks": {"one": ["sce"], "two": ["mmc-10"]}}), "depth.networks compares 'sce' with 'mmc-10'"),

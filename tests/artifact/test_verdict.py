@@ -122,10 +122,10 @@ def made(tmp_path_factory):
     (lambda s: s["verdict"].update(check_images=17), "verdict.check_images is 17; it must be at most verdict.images = 16"),
     (lambda s: s["verdict"].update(images=25), "verdict.images is 25; it must be at most white_box.images = 24"),
     (lambda s: s["variants"]["elastic"].append("emc-7"), "variants.elastic names 'emc-7'"),
-    (lambda s: s["depth"]["networks"]["small"].append("big"), "depth.networks names 'big'"),
+    (lambda s: s["depth"]["networks"]["small"].__setitem__(0, "big"), "depth.networks names 'big'"),
     (lambda s: s["verdict"].update(rules={"attack_gap": 0}), "verdict.rules.attack_gap"),
-    (lambda s: s["models"]["sce-1"].update(radius=3), "seeds.models names 'sce-1'; verdict.models must have a model that differs from it "
-                                                      "in its seed alone"),
+    (lambda s: s["models"]["mmc-10-1"].update(radius=3), "seeds.models names 'mmc-10-1'; verdict.models must have a model that differs "
+                                                         "from it in its seed alone"),
 ])
 def test_a_bad_section_is_a_sentence(tmp_path, change, says):
     with pytest.raises(ValueError) as error:
