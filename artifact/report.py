@@ -71,7 +71,7 @@ def notebook_claims(profile: Profile, methods=None) -> Item:
     return Item("Claims", "claims", "What the notebooks claim, by notebook", says, table, values=values,
                 notes="Each is computed in the notebook that its number names, in the cell above its verdict; those of 01 and those "
                       "that say \"by hand\" are about digits and drawings, the same in every profile."
-                      + (f" Not run over all its models yet: {', '.join(away)}." if away else ""))
+                      + (f" Not run over all its models yet: {', '.join(sorted(away))}." if away else ""))
 
 
 def _claims(path: Path) -> list[dict]:
