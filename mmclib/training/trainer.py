@@ -64,8 +64,10 @@ def fit(model: Classifier, train: tuple[Tensor, Tensor], test: tuple[Tensor, Ten
     if model.mean.numel() == 1 and not model.mean.any():  # a single number may be a user's own
         model.mean = images.float().mean(0) / 255
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's overloads
-    _try(model, images, len(labels) % recipe.batch_size)
-    settings = {"recipe": plain(recipe), "seed": seed, "images": list(images.shape), **contents(model, train, test, recipe)}
+    _try(model, images, alone=(len(labels) - 1) % recipe.batch_size == 0)
+    settings = {"recipe": plain(recipe), "seed": seed, "images": list(images.shape)}
+    if folder is not None:  # what a state in it must be of
+        settings |= contents(model, train, test, recipe)
     run = Run(model, [], None, images, labels, test, recipe, seed, folder, settings)
     if precision == "auto":
         precision = best_precision(device)
@@ -296,13 +298,13 @@ def make_optimizers(model: torch.nn.Module, recipe: Recipe, precision: str = "fl
     return optimizers
 
 
-def _try(model, images, last):
+def _try(model, images, alone):
     """Ask the backbone for one image's features as a step will. Raises ValueError where it cannot work channels-last, or cannot take a
     last batch of one image."""
     training, pixels = model.training, (images[:1].float() / 255).contiguous(memory_format=torch.channels_last)
-    if last == 1:
-        _try_alone(model, pixels)
     try:
+        if alone:
+            _try_alone(model, pixels)
         with torch.no_grad():
             model.eval().features(pixels)
     except RuntimeError as error:

@@ -213,6 +213,10 @@ def test_a_last_batch_of_one_image_is_refused_before_the_first_step():
     with pytest.raises(ValueError, match="the last batch of an epoch would be one image"):
         trained(model, count=101)
     assert model.backbone[2].running_mean.equal(before) and model.backbone[2].num_batches_tracked == 0
+    model.eval()
+    with pytest.raises(ValueError, match="the last batch of an epoch would be one image"):
+        trained(model, batch_size=1)
+    assert not model.training, "a refusal leaves the mode as it was"
     trained(small(), count=101)  # maps of several pixels have statistics
 
 
@@ -232,6 +236,16 @@ def test_a_last_batch_of_one_image_is_refused_before_the_first_step():
 def test_bad_input_is_one_sentence(mmc, digits, ask, says):
     with pytest.raises(ValueError, match=says):
         ask(mmc, *digits)
+
+
+def test_an_objective_that_cannot_be_told_from_another_needs_to_be_only_in_a_folder(tmp_path):
+    generator = torch.Generator()  # its content cannot be read
+
+    def noisy(features, logits, labels, targets):
+        return attacks.objectives.untargeted_2(features, logits, labels, targets) + 0 * torch.rand((), generator=generator)
+    assert trained(small(), adversarial=against(noisy)).finished
+    with pytest.raises(ValueError, match="the objective holds .*Generator"):
+        trained(small(), tmp_path, adversarial=against(noisy))
 
 
 def test_a_partial_of_an_objective_is_one():
