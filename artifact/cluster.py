@@ -12,9 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TextIO
 
-from artifact import processes
 from artifact.experiment import ROOT, Profile, results_folder
 from artifact.jobs import Job
+from mmclib.installing import installing
 
 EXECUTORS = ("local", "slurm")
 LEAST_MINUTES = 30
@@ -51,7 +51,7 @@ def require_slurm(profile: Profile) -> None:
     """ValueError where this profile's jobs cannot be submitted to SLURM from here."""
     if find_spec("snakemake_executor_plugin_slurm") is None:
         raise ValueError("EXECUTOR=slurm needs Snakemake's plugin; "
-                         f"install it with: {processes.installing('snakemake-executor-plugin-slurm>=2.8')}")
+                         f"install it with: {installing('snakemake-executor-plugin-slurm>=2.8')}")
     if absent := [name for name in ("sbatch", "squeue", "scontrol", "sinfo") if shutil.which(name) is None]:
         raise ValueError(f"EXECUTOR=slurm needs {', '.join(absent)}, not found here; run it where jobs are submitted, on a login node")
     if not _says("sinfo", "--noheader"):

@@ -6,8 +6,9 @@ import io
 from importlib.metadata import version
 from pathlib import Path
 
-from artifact import jobs, processes
+from artifact import jobs
 from artifact.experiment import ROOT, Profile, model_receipt_path, read_receipt, results_folder
+from mmclib.installing import installing
 
 PROFILES = {
     "https://w3id.org/ro/wfrun/process/0.5": "Process Run Crate",
@@ -34,7 +35,7 @@ def write(profile: Profile, destination: Path) -> Path:
         from rocrate.rocrate import ROCrate
     except ModuleNotFoundError:
         raise ValueError("a crate is written by rocrate, which is not installed; "
-                         f"install it with: {processes.installing('rocrate>=0.13')}") from None
+                         f"install it with: {installing('rocrate>=0.13')}") from None
     if destination.exists() and (destination.is_file() or any(destination.iterdir())):
         raise ValueError(f"{destination} is there already; name a new folder, or a new file that ends in .zip")
     planned = jobs.plan(profile)

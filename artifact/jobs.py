@@ -151,24 +151,34 @@ def to_do(planned: list[Job]) -> list[Job]:
     return todo
 
 
-def left(profile: Profile) -> tuple[int, float]:
-    """How many models and evaluations have no receipt yet, and the seconds of one core (CUDA: of the device) that they take.
+def rated(planned: list[Job]) -> dict[Path, float]:
+    """The seconds that each model and evaluation should take by the profile's rates, by receipt; a job that only gathers says zero."""
+    seconds: dict[Path, float] = {}
+    for job in planned:
+        for path, should in job.makes.items():
+            seconds[path] = max(seconds.get(path, 0.0), should)
+    return seconds
 
-    By the profile's rates, at the pace of the trainings or evaluations that have one: a rate is one machine's.
-    """
-    rated: dict[Path, float] = {}
-    missing: set[Path] = set()
-    for job in plan(profile):
-        missing.update(job.missing())
-        for path, seconds in job.makes.items():
-            rated[path] = max(rated.get(path, 0), seconds)
-    together = 0.0
+
+def at_pace(seconds: dict[Path, float], took: dict[Path, float]) -> dict[Path, float]:
+    """What was not made yet (is not in `took`), its rated seconds times what trainings (evaluations) took over theirs: a rate is one
+    machine's."""
+    scaled = {}
     for trainings in (True, False):
-        mine = {path: seconds for path, seconds in rated.items() if (path.parent.name == "models") == trainings}
-        made = {path: seconds for path, seconds in mine.items() if path not in missing}
-        took, guessed = sum(core_seconds(profile, read_receipt(path)) for path in made), sum(made.values())
-        together += (sum(mine.values()) - guessed) * (took / guessed if guessed else 1)
-    return len(missing.intersection(rated)), together
+        mine = {path: should for path, should in seconds.items() if (path.parent.name == "models") == trainings}
+        made = [path for path in mine if path in took]
+        guessed = sum(mine[path] for path in made)
+        pace = sum(took[path] for path in made) / guessed if guessed else 1.0
+        scaled |= {path: should * pace for path, should in mine.items() if path not in took}
+    return scaled
+
+
+def left(profile: Profile) -> tuple[int, float]:
+    """How many models and evaluations have no receipt yet, and the seconds of one core (CUDA: of the device) that they take."""
+    planned = plan(profile)
+    missing, seconds = {path for job in planned for path in job.missing()}, rated(planned)
+    waiting = at_pace(seconds, {path: core_seconds(profile, read_receipt(path)) for path in seconds if path not in missing})
+    return len(waiting), sum(waiting.values())
 
 
 def core_seconds(profile: Profile, receipt: dict) -> float:

@@ -2,14 +2,12 @@
 
 import ctypes
 import os
-import shlex
 import signal
 import subprocess
 import sys
 import threading
 import time
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -38,12 +36,6 @@ def end_with_parent(number: int = signal.SIGTERM, parent: int | None = None) -> 
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(number))
         if parent is not None and os.getppid() != parent:
             os._exit(128 + number)
-
-
-def installing(requirement: str) -> str:
-    """The command that installs a package into this environment, which has no pip where uv made it."""
-    install = f"{sys.executable} -m pip install" if find_spec("pip") else f"uv pip install --python {sys.executable}"
-    return f"{install} {shlex.quote(requirement)}"
 
 
 def lives(pid: int) -> bool:

@@ -53,24 +53,26 @@ def critical_path(planned: list[Job], seconds: dict[Path, float]) -> tuple[float
     return ends[last], chain
 
 
-def durations(profile: Profile, planned: list[Job]) -> tuple[dict[Path, float], set[Path]]:
+def durations(planned: list[Job]) -> tuple[dict[Path, float], set[Path]]:
     """Seconds of each job by receipt, and which are measured: those whose models or evaluations all have receipts.
 
-    The others take their estimate, times what the measured ones of their kind (training or not) took over their estimates.
+    What has none takes its estimate, at the pace of what has.
     """
-    work, claimed = {}, set()
+    rated = jobs.rated(planned)
+    took = {path: _seconds(path) for path in rated if path.exists()}
+    each, seconds, measured, claimed = took | jobs.at_pace(rated, took), {}, set(), set()
     for job in planned:
         own = [path for path in job.makes if path not in claimed]  # a notebook that gathers its shards' work does none of it again
         claimed.update(own)
-        work[job.receipt] = own if own or job.makes else [job.receipt]
-    measured = {job.receipt: jobs.SECONDS_TO_START + sum(map(_seconds, work[job.receipt])) for job in planned
-                if work[job.receipt] and all(path.exists() for path in work[job.receipt])}
-    ratio = {}
-    for kind in (True, False):
-        known = [job for job in planned if job.receipt in measured and job.makes and job.name.startswith("train ") == kind]
-        ratio[kind] = sum(measured[job.receipt] for job in known) / sum(job.seconds for job in known) if known else 1.0
-    scaled = {job.receipt: job.seconds * ratio[job.name.startswith("train ")] for job in planned if job.makes and work[job.receipt]}
-    return {job.receipt: job.seconds for job in planned} | scaled | measured, set(measured)
+        if own:
+            seconds[job.receipt] = jobs.SECONDS_TO_START + sum(each[path] for path in own)
+            done = all(path in took for path in own)
+        else:
+            done = not job.makes and job.receipt.exists()
+            seconds[job.receipt] = jobs.SECONDS_TO_START + _seconds(job.receipt) if done else job.seconds
+        if done:
+            measured.add(job.receipt)
+    return seconds, measured
 
 
 def _seconds(path: Path) -> float:
@@ -120,7 +122,7 @@ def observed(planned: list[Job]) -> Observed | None:
 def page(profile: Profile) -> str:
     """A profile's table of wall times with what bounds them, and the measured point, as Markdown."""
     planned = jobs.plan(profile)
-    seconds, measured = durations(profile, planned)
+    seconds, measured = durations(planned)
     total, (longest, chain) = sum(seconds.values()), critical_path(planned, seconds)
     _, width = simulate(planned, seconds, len(planned))
     real = [job for job in planned if job.makes and job.receipt in measured]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mmclib.installing import installing
 from mmclib.seeds import derive
 
 __all__ = ["EMBEDDED", "NUM_CLASSES", "download", "load", "num_classes", "superclasses"]
@@ -99,7 +100,8 @@ def _all_digits():
     # scikit-learn's file, read without importing scikit-learn, which would take seconds of every job.
     found = find_spec("sklearn")
     if found is None or found.origin is None:
-        raise ModuleNotFoundError("the digits come with scikit-learn, which is not installed: pip install scikit-learn")
+        raise ModuleNotFoundError("the digits come with scikit-learn, which is not installed; install it with: "
+                                  f"{installing('scikit-learn')}")
     file = Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz"
     table = torch.from_numpy(np.loadtxt(file, delimiter=",", dtype=np.uint8))
     images = (table[:, :64].reshape(-1, 1, 8, 8) * (255 / 16)).round().to(torch.uint8)  # the originals are integers 0 ... 16

@@ -7,6 +7,7 @@ from mmclib.attacks.door import begin
 from mmclib.attacks.frozen import call
 from mmclib.attacks.ledger import AttackResult
 from mmclib.checks import check_setting
+from mmclib.installing import installing
 
 
 def autoattack(model: nn.Module, images: Tensor, labels: Tensor, *, targets: None = None, seed: int | Tensor = 0, epsilon: float = 8 / 255,
@@ -20,9 +21,8 @@ def autoattack(model: nn.Module, images: Tensor, labels: Tensor, *, targets: Non
     try:
         from pyautoattack import AutoAttack
     except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            "attacks.autoattack runs the package pyautoattack, which is not installed: pip install pyautoattack"
-        ) from None
+        raise ModuleNotFoundError("attacks.autoattack runs the package pyautoattack, which is not installed; install it with: "
+                                  f"{installing('pyautoattack')}") from None
     if targets is not None:
         raise ValueError("targets must be None: AutoAttack's targeted parts choose their own")
     if version not in ("standard", "plus", "rand"):

@@ -127,12 +127,29 @@ def test_the_simulation_by_hand():
 def test_no_number_of_nodes_beats_the_bounds(name):
     profile = experiment.load_profile(name)
     planned = jobs.plan(profile)
-    seconds, _ = scaling.durations(profile, planned)
+    seconds, _ = scaling.durations(planned)
     total, (longest, _) = sum(seconds.values()), scaling.critical_path(planned, seconds)
     walls = [scaling.simulate(planned, seconds, nodes)[0] for nodes in (1, 2, 8, 64, 1000)]
     assert walls[0] == pytest.approx(total) and walls[-1] == pytest.approx(longest)
     for nodes, wall in zip((1, 2, 8, 64, 1000), walls, strict=True):  # Graham's bound for any order of a list
         assert max(longest, total / nodes) - 1e-6 <= wall <= total / nodes + longest + 1e-6
+
+
+def test_durations_by_hand(tmp_path, monkeypatch):
+    train, old, new = tmp_path / "models" / "a.json", tmp_path / "old.json", tmp_path / "new.json"
+    receipts = {old: {"provenance": {"seconds": 30}}}
+    old.touch()
+    monkeypatch.setattr(scaling, "read_receipt", receipts.get)
+    monkeypatch.setattr(jobs, "SECONDS_TO_START", 2)
+    planned = [replace(_job("train a", 9), makes={train: 7.0}), replace(_job("both", 7), makes={old: 10.0, new: 5.0}),
+               replace(_job("one", 12), makes={old: 10.0}), replace(_job("gathers", 2), makes={old: 0.0, new: 0.0})]
+    seconds, measured = scaling.durations(planned)
+    # Evaluations take three times their rate; no training says what trainings take; work is done by the first job that has it.
+    assert list(seconds.values()) == [9, 2 + 30 + 15, 12, 2] and measured == set()
+    new.touch()
+    receipts[new] = {"provenance": {"seconds": 6}}
+    seconds, measured = scaling.durations(planned)
+    assert list(seconds.values()) == [9, 2 + 30 + 6, 12, 2] and measured == {Path("both")}
 
 
 def test_the_measured_point_by_hand(tmp_path, monkeypatch):

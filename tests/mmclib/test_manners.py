@@ -1,12 +1,15 @@
 """What makes mmclib pleasant to use: public names are listed and annotated, and a type checker is told so."""
 
 import inspect
+import sys
 from importlib import import_module
 from importlib.resources import files
 
 import pytest
+import torch
 
 import mmclib
+from mmclib import attacks, data, installing
 
 MODULES = [f"mmclib.{name}" for name in mmclib._MODULES] + ["mmclib.attacks.indicators", "mmclib.attacks.objectives"]
 
@@ -48,3 +51,16 @@ def test_a_released_model_is_never_fetched(monkeypatch, tmp_path):
     (tmp_path / "released").mkdir()
     with pytest.raises(ValueError, match="no released model 'cpu-sce'; known: none"):
         mmclib.load_released("cpu-sce")
+
+
+@pytest.mark.parametrize(("pip", "command"), [(object(), f"{sys.executable} -m pip install "),
+                                              (None, f"uv pip install --python {sys.executable} ")])
+def test_a_missing_package_is_named_with_what_installs_it_here(monkeypatch, pip, command):
+    monkeypatch.setattr(installing, "find_spec", lambda name: pip)
+    monkeypatch.setattr(data, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "pyautoattack", None)
+    data._all_digits.cache_clear()
+    with pytest.raises(ModuleNotFoundError, match=f"install it with: {command}scikit-learn"):
+        data.load("digits", "test")
+    with pytest.raises(ModuleNotFoundError, match=f"install it with: {command}pyautoattack"):
+        attacks.autoattack(torch.nn.Flatten(), torch.rand(1, 1, 2, 2), torch.zeros(1, dtype=torch.int64))
