@@ -79,7 +79,7 @@ def main():
     mean = train[0].float().mean(0) / 255
     networks = [classifier("sce", mean), classifier("mmc", mean), models.Classifier(models.resnet(5), losses.SoftmaxCrossEntropy(10, 256))]
     head = {"benchmark": "time_to_accuracy", "machine": processor(), "threads": options.threads, "torch": torch.__version__,
-            "precision": options.precision, "minutes": options.minutes, "training_images": len(train[1]),
+            "precision": options.precision, "training_images": len(train[1]),
             "flops_per_image": dict(zip(CONTESTANTS, map(flops, networks), strict=True))}
     result = earlier(head, options.out) or head | {"curves": {}, "ended": []}
     for name in CONTESTANTS:
@@ -88,7 +88,7 @@ def main():
         if kind not in options.only or name in result["ended"]:
             continue
         if kind == "plain":  # interrupted, it has lost its weights
-            known, looks = [], plain(train, test, options)
+            known, looks, result["minutes"] = [], plain(train, test, options), options.minutes
         else:
             looks = ours(kind, train, test, options, known)
         for look in looks:
@@ -101,16 +101,30 @@ def main():
 
 
 def markdown(result):
+    ended = f", ended after {result['minutes']:g} minutes" if "minutes" in result else ""
     lines = [f"CIFAR-10, seconds (and PFLOP) of training to a test accuracy; {result['machine']}, {result['threads']} threads, torch "
-             f"{result['torch']}; ours in {result['precision']}, the plain loop in float32, ended after {result['minutes']:g} minutes", "",
-             "| | " + " | ".join(f"{100 * mark:.0f} %" for mark in MARKS) + " |", "|---|" + "---:|" * len(MARKS)]
+             f"{result['torch']}; ours in {result['precision']}, the plain loop in float32{ended}", "",
+             "| | " + " | ".join(f"{100 * mark:.0f} %" for mark in MARKS) + " | ended at |", "|---|" + "---:|" * (len(MARKS) + 1)]
     for name, curve in result["curves"].items():
-        firsts = [next((look for look in curve if look["test_accuracy"] >= mark), None) for mark in MARKS]
-        beyond = "beyond" if name in result["ended"] else "not measured yet"
-        cells = [beyond if first is None else
-                 f"{first['seconds']:,.0f} ({first['images'] * result['flops_per_image'][name] / 1e15:.3f})" for first in firsts]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        cells = [_cell(result, name, _first(curve, mark), _first(result["curves"].get(CONTESTANTS[0], []), mark)) for mark in MARKS]
+        last = f"{curve[-1]['test_accuracy']:.1%} after {curve[-1]['seconds']:,.0f}"
+        lines.append(f"| {name} | " + " | ".join([*cells, last]) + " |")
     return "\n".join(lines)
+
+
+def _first(curve, mark):
+    return next((look for look in curve if look["test_accuracy"] >= mark), None)
+
+
+def _cell(result, name, first, best):
+    """When a contestant reached a mark; of the plain loop also how many times longer that is than `best`, ours with SCE."""
+    if first is None and name not in result["ended"]:
+        return "not measured yet"
+    seconds = result["curves"][name][-1]["seconds"] if first is None else first["seconds"]
+    text = f"> {seconds:,.0f}" if first is None else f"{seconds:,.0f} ({first['images'] * result['flops_per_image'][name] / 1e15:.3f})"
+    if name == CONTESTANTS[-1] and best is not None:
+        text += f", {'> ' if first is None else ''}{seconds / best['seconds']:.1f} times ours"
+    return text
 
 
 if __name__ == "__main__":
