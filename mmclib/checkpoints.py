@@ -69,7 +69,7 @@ def save_state(folder: str | Path, number: int, tensors: Mapping[str, torch.Tens
     content = _pack(tensors, metadata)
     path = folder / f"state-{number:09d}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
     _write(path, content)
-    for old in [*_states(folder)[KEPT:], *folder.glob(".state-*")]:  # the second: what a killed process left half written
+    for old in [*_states(folder)[KEPT:], *_abandoned(folder)]:
         old.unlink(missing_ok=True)
     return path
 
@@ -81,8 +81,11 @@ def load_state(folder: str | Path) -> tuple[dict, dict] | None:
     """
     found = _states(Path(folder))
     for place, path in enumerate(found):
-        if path.stem.endswith(hashlib.sha256(path.read_bytes()).hexdigest()[:16]):
-            return load_model_state(path)
+        try:
+            if path.stem.endswith(hashlib.sha256(path.read_bytes()).hexdigest()[:16]):
+                return load_model_state(path)
+        except FileNotFoundError:  # another process has written newer ones
+            return load_state(folder)
         path.rename(path.with_suffix(".damaged"))
         then = f"training goes on from the one before it, {found[place + 1].name}" if place + 1 < len(found) else "training starts anew"
         warn(f"checkpoint {path} is damaged (its sha256 is not the one in its name); {then}", UserWarning)
@@ -94,6 +97,19 @@ def remove_states(folder: str | Path) -> None:
     folder = Path(folder)
     for path in [*_states(folder), *folder.glob("state-*.damaged"), *folder.glob(".*.safetensors.[0-9]*")]:
         path.unlink(missing_ok=True)
+
+
+def _abandoned(folder: Path) -> list[Path]:
+    """What killed processes left half written; what a living one writes just now is its own."""
+    return [path for path in folder.glob(".state-*.[0-9]*") if not _lives(int(path.suffix[1:]))]
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return pid != os.getpid()  # of our own all are written
 
 
 def _states(folder: Path) -> list[Path]:

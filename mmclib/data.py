@@ -126,7 +126,7 @@ def _digit_pairs(split):
     pairs = torch.arange(100).repeat(PAIRS_PER_CLASS[split])
     pairs = pairs[torch.randperm(len(pairs), generator=generator)]
     members = [(labels == digit).nonzero().squeeze(1) for digit in range(10)]
-    draws = torch.rand((2, len(pairs)), generator=generator)
+    draws = torch.rand((2, len(pairs)), generator=generator, dtype=torch.float32)
     halves = []
     for digits, draw in zip((pairs // 10, pairs % 10), draws, strict=True):
         chosen = torch.empty_like(digits)

@@ -21,6 +21,7 @@ from mmclib.attacks.frozen import ROWS, BatchDependenceWarning, call, chunks, wa
 from mmclib.attacks.ledger import AttackResult, GradientMaskingWarning, GradientShares, warn_if_masked
 from mmclib.checks import check_images, check_label_form, check_labels, check_model, check_setting, warn
 from mmclib.fingerprints import fingerprint
+from mmclib.modes import own_modes
 from mmclib.partials import Partial
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
 
 _NO_MEMORY = ("out of memory", "DefaultCPUAllocator")  # what RuntimeErrors say that are no torch.OutOfMemoryError
 _INSIDE = 1e-6  # how far a float32 image may leave its ball
+_ORDERS = {"linf": math.inf, "l2": 2, "l1": 1}  # norms whose balls are checked
 _SAVED_EVERY = 30  # seconds that a batch should take where a file is to keep what is done: half the minute that may be lost
 
 
@@ -262,9 +264,14 @@ def _evaluation(columns, number=None):
 
 def _verified(model, originals, labels, targets, result, epsilon, begin):
     predicted = _predicted(model, result.images, begin).to(labels.device)
-    change = (result.images.double() - originals.double()).flatten(1).abs().amax(1)
     low, high = result.images.flatten(1).amin(1), result.images.flatten(1).amax(1)
-    inside = (low >= 0) & (high <= 1) & ((change <= epsilon + _INSIDE) | (result.norm != "linf"))
+    inside = (low >= 0) & (high <= 1)
+    if (order := _ORDERS.get(result.norm.lower())) is not None:
+        change = (result.images.double() - originals.double()).flatten(1).norm(order, dim=1)
+        inside &= change <= epsilon + _INSIDE
+    elif epsilon < math.inf and begin == 0:
+        warn(f"whether images lie within epsilon = {epsilon:g} of the originals is not checked in the norm {result.norm!r}; known: "
+             f"{', '.join(_ORDERS)}", UserWarning)
     fooled = inside & (predicted != labels)  # whether the attack knows it or not
     success = fooled if targets is None else inside & (predicted == targets)
     columns = {"inside": inside, "correct": ~fooled, "success": success, "distortion": result.distortion.float(), "queries": result.queries,
@@ -273,14 +280,13 @@ def _verified(model, originals, labels, targets, result, epsilon, begin):
     return {name: column.cpu() for name, column in columns.items()}
 
 
-@torch.no_grad()
 def _logits(model, images):
     """Call the model as a user would: the model as it is, in evaluation mode and full precision, through its public door."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
-        with torch.autocast(images.device.type, enabled=False):
-            return torch.cat([call(model, images[rows])[:count] for rows, count in chunks(images)]).cpu()
+        with own_modes(images.device):  # cloned: a model may answer each call in the same memory
+            return torch.cat([call(model, images[rows])[:count].clone() for rows, count in chunks(images)]).cpu()
     finally:
         for module, training in modes:
             module.training = training

@@ -14,7 +14,7 @@ from torch import nn
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.memory_format, Path, type(Ellipsis))
 _LIBRARIES = tuple(str(Path(file).resolve().parent) for file in (functools.__file__, torch.__file__, np.__file__, __file__))
-_MODULE_STATE = frozenset(vars(nn.Module()))  # what every nn.Module holds; parameters, buffers, hooks and submodules are read apart
+MODULE_STATE = frozenset(vars(nn.Module()))  # what every nn.Module holds; parameters, buffers, hooks and submodules are read apart
 
 
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
@@ -145,8 +145,8 @@ def _model_parts(model):
     if type(model).__name__ == "OptimizedModule":  # torch.compile's: as the model in it
         return [model._modules["_orig_mod"]]
     hooks = [list(getattr(model, name).values()) for name in _HOOKS]
-    settings = {name: part for name, part in vars(model).items() if name not in _MODULE_STATE}
-    return [type(model), model._parameters, model._buffers, model._modules, settings, hooks]
+    settings = {name: part for name, part in vars(model).items() if name not in MODULE_STATE}
+    return [type(model), model._parameters, model._buffers, list(model._modules.items()), settings, hooks]  # modules act in their order
 
 
 def _from_library(filename):

@@ -7,10 +7,14 @@ from statistics import NormalDist
 __all__ = ["auroc_interval", "binomial_interval", "mean_interval", "paired_interval", "wilson_interval"]
 
 
-def _quantile(confidence: float) -> float:
+def _checked(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1, got {confidence!r}")
-    return NormalDist().inv_cdf((1 + confidence) / 2)
+    return confidence
+
+
+def _quantile(confidence: float) -> float:
+    return NormalDist().inv_cdf((1 + _checked(confidence)) / 2)
 
 
 def wilson_interval(successes: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -56,7 +60,7 @@ def mean_interval(mean: float, standard_error: float, count: int, confidence: fl
     if count < 2 or not standard_error >= 0:
         raise ValueError(f"the spread of a mean needs two values and an error of at least 0, got count={count}, error={standard_error}")
     from scipy.special import stdtrit  # the quantile of Student's distribution
-    half = float(stdtrit(count - 1, (1 + confidence) / 2)) * standard_error
+    half = float(stdtrit(count - 1, (1 + _checked(confidence)) / 2)) * standard_error
     return mean - half, mean + half
 
 
@@ -91,7 +95,7 @@ def binomial_interval(hits: int, count: int, confidence: float = 0.99) -> tuple[
     if not 0 <= hits <= count or count < 1:
         raise ValueError(f"hits must lie in [0, count] and count be at least 1, got hits={hits}, count={count}")
     from scipy.stats import beta  # a second of imports, which tables do not need
-    tail = (1 - confidence) / 2
+    tail = (1 - _checked(confidence)) / 2
     low = beta.ppf(tail, hits, count - hits + 1) if hits else 0.0
     high = beta.ppf(1 - tail, hits + 1, count - hits) if hits < count else 1.0
     return float(low), float(high)

@@ -26,7 +26,8 @@ def assemble(network: Mapping, loss: Mapping, num_classes: int, centers: Tensor 
     Further keys are not looked at. Raises ValueError for an unknown architecture or loss, and for what one of them misses.
     """
     dim, channels = _setting(network, "feature_dim"), len(mean)
-    scale = 1.0 if centers is None else round(centers.norm(dim=1).mean().item(), 3)
+    norm = 1.0 if centers is None else centers.norm(dim=1).mean().item()
+    scale = round(norm, 3) or norm
     backbones = {
         "resnet": lambda: models.resnet(_setting(network, "blocks"), _setting(network, "version"), channels, dim),
         "small_convnet": lambda: models.small_convnet(channels, dim),

@@ -21,7 +21,7 @@ def scaled(gradients: Tensor) -> tuple[Tensor, Tensor]:
     zero stays as it is.
     """
     exponents = torch.frexp(gradients.flatten(1).abs().amax(1)).exponent
-    return times_power_of_two(gradients, -_column(exponents)), exponents
+    return times_power_of_two(gradients, -column(exponents)), exponents
 
 
 def times_power_of_two(values: Tensor, exponents: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class MomentumSteps:
     def __call__(self, step, current, gradients, originals):
         gradients = scaled(gradients)[0]
         mean = gradients.flatten(1).abs().mean(1).clamp_(min=1e-12)  # of a zero gradient: adds nothing
-        self.momentum = self.decay * self.momentum + gradients / _column(mean)
+        self.momentum = self.decay * self.momentum + gradients / column(mean)
         return signed_step(current, self.momentum, originals, self.epsilon, self.step_size)
 
 
@@ -150,7 +150,7 @@ def climb(frozen, ledger, rows, current, rule, steps, *, goals=None, stop_early=
         ledger.take(rows, current, logits)
 
 
-def _column(values):
+def column(values):
     return values[:, None, None, None]
 
 

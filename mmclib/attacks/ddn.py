@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmclib import counter
-from mmclib.attacks.climb import scaled
+from mmclib.attacks.climb import column, scaled
 from mmclib.attacks.door import begin
 from mmclib.attacks.ledger import AttackResult
 from mmclib.attacks.objectives import Objective
@@ -55,14 +55,10 @@ def _search(frozen, ledger, rows, seeds, steps, step_size, gamma, radius):
         if bool(zero.any()):
             gradients[zero] = counter.normal(seeds[zero], originals.shape[1:], "direction", step).to(gradients.dtype)
         length = step_size * (_LAST_STEP + (1 - _LAST_STEP) * (1 + math.cos(math.pi * step / steps)) / 2)
-        moved = current - originals + gradients * _column(length / _norm(gradients))
+        moved = current - originals + gradients * column(length / _norm(gradients))
         radius = torch.minimum(torch.where(success, (1 - gamma) * radius, (1 + gamma) * radius), farthest)
-        current = (originals + moved * _column(radius / _norm(moved))).clamp_(0, 1)
+        current = (originals + moved * column(radius / _norm(moved))).clamp_(0, 1)
 
 
 def _norm(images):
     return images.flatten(1).norm(dim=1).clamp_(min=1e-12)
-
-
-def _column(values):
-    return values[:, None, None, None]

@@ -2,13 +2,12 @@
 
 from contextlib import ExitStack, contextmanager
 
-import torch
-
 from mmclib import checks, counter
 from mmclib.attacks.frozen import frozen, warn_if_dependent, working_type
 from mmclib.attacks.ledger import Ledger
 from mmclib.attacks.objectives import resolve
 from mmclib.models import Classifier
+from mmclib.modes import own_modes
 
 
 @contextmanager
@@ -16,8 +15,8 @@ def begin(model, images, labels, *, targets=None, objective="margin", seed=0, pr
     """Check an attack's input, freeze the model, and yield (FrozenModel, Ledger, seeds (N,)); the model is as before afterwards.
 
     Images of any floating type are cast to float32, or to float64 for a model in float64, and are crafted and judged there. Inside,
-    nothing of the caller's modes holds: no inference mode, no gradients but those an attack asks for, no autocast. Raises ValueError
-    that names the argument, what it is and what was expected.
+    nothing of the caller's modes holds: no inference mode, no gradients but those an attack asks for, no autocast, no TF32. Raises
+    ValueError that names the argument, what it is and what was expected.
     """
     checks.check_model(model)
     checks.check_images(images)
@@ -26,15 +25,14 @@ def begin(model, images, labels, *, targets=None, objective="margin", seed=0, pr
     checks.check_label_form(labels, count=len(images))
     if targets is not None:
         checks.check_label_form(targets, "targets", count=len(images))
-        same = targets == labels
-        if bool(same.any()):
-            first = int(same.nonzero()[0])
-            raise ValueError(f"targets must differ from labels, but image {first} has both equal to {int(labels[first])}")
     objective, device = resolve(objective, targets), images.device
     with ExitStack() as stack:
-        for mode in (torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False), checks.any_pixels()):
+        for mode in (own_modes(device), checks.any_pixels()):
             stack.enter_context(mode)
         images, labels, targets = (_own(tensor, device) for tensor in (images, labels, targets))
+        if targets is not None and bool((same := targets == labels).any()):
+            first = int(same.nonzero()[0])
+            raise ValueError(f"targets must differ from labels, but image {first} has both equal to {int(labels[first])}")
         seeds = counter.image_seeds(seed, len(images), device)
         network = stack.enter_context(frozen(model, objective, precision))
         images = images.to(working_type(model))

@@ -153,7 +153,7 @@ class FrozenModel:
         logits, values = [], []
         for rows, count in chunks(images):
             features, chunk = self._forward(self._prepared(images, rows))
-            logits.append(chunk[:count])
+            logits.append(chunk[:count].clone())  # a model may answer each call in the same memory
             if labels is not None:
                 values.append(self._values(features, chunk, labels[rows], targets, rows)[:count])
         return torch.cat(logits), torch.cat(values) if values else None
@@ -174,7 +174,7 @@ class FrozenModel:
                     raise ValueError("objective must depend on the images by gradients, but its values do not require grad")
                 (gradient,) = torch.autograd.grad(value.sum(), chunk)
             gradients[rows[:count]] = gradient[:count]
-            logits.append(output.detach()[:count])
+            logits.append(output.detach()[:count].clone())
             values.append(value.detach()[:count])
         return torch.cat(logits), torch.cat(values), _finite(gradients)
 

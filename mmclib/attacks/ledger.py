@@ -190,5 +190,6 @@ class Ledger:
 
 
 def _slack(logits):
-    kept = logits.isfinite()  # minus infinity is the logit of a class left out
-    return _SLACK * (logits.amax(1) - torch.where(kept, logits, torch.inf).amin(1))
+    kept = logits.isfinite()  # minus infinity is the logit of a class left out, plus infinity needs no slack
+    spread = torch.where(kept, logits, -torch.inf).amax(1) - torch.where(kept, logits, torch.inf).amin(1)
+    return _SLACK * spread.clamp(min=0)

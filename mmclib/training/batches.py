@@ -37,12 +37,16 @@ def epoch_plan(count, height, width, *, seed, epoch, shift=0.1, flip=True, fill=
     rows, columns = sources(height), sources(width)
     if flip:
         if flip == "alternating":  # the coins are the images', and turn over every epoch: in two epochs each is seen both ways
-            coins = torch.rand(count, generator=torch.Generator().manual_seed(derive(seed, "flips"))) < 0.5
+            coins = _heads(count, torch.Generator().manual_seed(derive(seed, "flips")))
             flipped = coins[order] ^ bool(epoch % 2)
         else:
-            flipped = torch.rand(count, generator=generator) < 0.5
+            flipped = _heads(count, generator)
         columns[flipped] = columns[flipped].flip(1)
     return EpochPlan(order.to(device), rows.to(device), columns.to(device))
+
+
+def _heads(count, generator):
+    return torch.rand(count, generator=generator, dtype=torch.float32) < 0.5  # in another type it would be other coins
 
 
 def batch(images, labels, plan, start, stop):

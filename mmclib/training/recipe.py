@@ -1,10 +1,10 @@
 """What fit() is told: the optimizer, the augmentation and, for adversarial training, the attack."""
 
 import dataclasses
-import math
 from dataclasses import dataclass
 
 from mmclib.attacks.objectives import Objective
+from mmclib.checks import check_setting
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class AdversarialTraining:
     def __post_init__(self):
         if self.mode not in ("untargeted", "targeted"):
             raise ValueError(f"mode must be 'untargeted' or 'targeted', got {self.mode!r}")
-        _at_least(0, epsilon=self.epsilon, step_size=self.step_size, noise=self.noise, guard=self.guard or 0)
-        _at_least(1, steps=self.steps)
+        _numbers(self, 0, float, "epsilon", "step_size", "noise", *(["guard"] if self.guard is not None else []))
+        _numbers(self, 1, int, "steps")
 
     def two_steps(self) -> "AdversarialTraining":
         """Return what the guard goes on with."""
@@ -70,9 +70,8 @@ class Recipe:
     def __post_init__(self):
         if not isinstance(self.milestones, (tuple, list)):
             raise ValueError(f"milestones must be a tuple of epochs, got {self.milestones!r}")
-        _at_least(1, epochs=self.epochs, batch_size=self.batch_size)
-        _at_least(0, learning_rate=self.learning_rate, decay=self.decay, momentum=self.momentum, weight_decay=self.weight_decay,
-                  shift=self.shift, other_rate=self.other_rate, warm_up=self.warm_up, average=self.average)
+        _numbers(self, 1, int, "epochs", "batch_size")
+        _numbers(self, 0, float, "learning_rate", "decay", "momentum", "weight_decay", "shift", "other_rate", "warm_up", "average")
         if self.momentum >= 1 or self.shift > 1 or self.warm_up > 1:
             raise ValueError("momentum must be below 1, shift and warm_up at most 1, "
                              f"got {self.momentum!r}, {self.shift!r} and {self.warm_up!r}")
@@ -92,16 +91,13 @@ class Recipe:
 
 def plain(recipe) -> dict:
     """Return a recipe as JSON gives it back, so that a saved one compares equal."""
-    settings = dataclasses.asdict(recipe) | {"milestones": list(recipe.milestones)}
-    if recipe.adversarial and callable(recipe.adversarial.objective):
-        objective = recipe.adversarial.objective
-        settings["adversarial"]["objective"] = getattr(objective, "__qualname__", type(objective).__qualname__)
-    return settings
+    if recipe.adversarial and callable(objective := recipe.adversarial.objective):  # which may hold what cannot be copied
+        name = getattr(objective, "__qualname__", type(objective).__qualname__)
+        recipe = dataclasses.replace(recipe, adversarial=dataclasses.replace(recipe.adversarial, objective=name))
+    return dataclasses.asdict(recipe) | {"milestones": list(recipe.milestones)}
 
 
-def _at_least(bound, **values):
-    for name, value in values.items():
-        if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= bound):
-            raise ValueError(f"{name} must be a number of at least {bound}, got {value!r}")
-        if bound == 1 and not isinstance(value, int):
-            raise ValueError(f"{name} must be a whole number, got {value!r}")
+def _numbers(settings, low, kind, *names):
+    """Check settings and keep them as plain numbers: NumPy's scalars are no JSON."""
+    for name in names:
+        object.__setattr__(settings, name, check_setting(name, getattr(settings, name), low, kind))

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from mmclib import checkpoints
-from mmclib.fingerprints import UnidentifiedError, fingerprint
+from mmclib.fingerprints import MODULE_STATE, UnidentifiedError, fingerprint
 from mmclib.models import Classifier
 from mmclib.training.recipe import Recipe
 from mmclib.training.step import TrainingStep
@@ -54,7 +54,7 @@ def begin_epoch(state, epoch, steps, device):
 
 
 def _nothing(steps, device):
-    return torch.zeros(steps, device=device), *(torch.zeros(steps, dtype=torch.int64, device=device) for _ in range(2))
+    return torch.zeros(steps, dtype=torch.float32, device=device), *(torch.zeros(steps, dtype=torch.int64, device=device) for _ in range(2))
 
 
 def not_finite(what, state, recipe, batch_number):
@@ -63,9 +63,9 @@ def not_finite(what, state, recipe, batch_number):
                              f"(learning rate {rate:g}); try a smaller learning_rate. The last state: {state.saved}")
 
 
-def contents(model, train, test, recipe) -> dict:
+def contents(model, train, test, recipe, given_mean) -> dict:
     """Hash what a training is of, so that its state is never resumed as another's: architecture, its settings, which of its parameters
-    are trained, head with its centers, an objective that is no name, data."""
+    are trained, head with its centers, the mean that the user gave, an objective that is no name, data."""
     buffers = {name: tensor for name, tensor in model.head.named_buffers()}
     plainly = {name: value for name, value in sorted(vars(model.head).items()) if isinstance(value, (int, float, str, bool, tuple))}
     network = repr((str(model), {name: value for name, value in plainly.items() if name != "training"},
@@ -73,7 +73,8 @@ def contents(model, train, test, recipe) -> dict:
     layers = {name: ({key: value for key, value in vars(layer).items() if isinstance(value, _SETTINGS) and key != "training"},
                      [parameter.requires_grad for parameter in layer.parameters(recurse=False)]) for name, layer in model.named_modules()}
     found = {"model": checkpoints.digest(network, *buffers.values()), "data": checkpoints.digest(*train),
-             "layers": fingerprint(layers)[:16], "test": checkpoints.digest(*test)}
+             "layers": fingerprint(layers)[:16], "test": checkpoints.digest(*test), "attributes": _attributes(model),
+             "mean": checkpoints.digest(model.mean) if given_mean else "of the training images"}
     objective = recipe.adversarial and recipe.adversarial.objective
     if callable(objective):
         try:
@@ -82,6 +83,19 @@ def contents(model, train, test, recipe) -> dict:
             raise ValueError(f"the objective holds {what}, which cannot be told from another by its content, so a state in a folder could "
                              "be resumed under another objective; take one without it") from None
     return found
+
+
+def _attributes(model) -> str:
+    """Hash what layers hold besides parameters, buffers and plain settings, such as functions; what cannot be told is left out."""
+    found = []
+    for name, layer in model.named_modules():
+        for key, value in sorted(vars(layer).items()):
+            if key not in MODULE_STATE and not isinstance(value, (*_SETTINGS, torch.Tensor)):
+                try:
+                    found.append((name, key, fingerprint(value)))
+                except UnidentifiedError:
+                    continue
+    return fingerprint(found)[:16]
 
 
 def everything(run, state) -> dict:

@@ -8,7 +8,7 @@ import shutil
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmclib import counter
+from mmclib import counter, losses
 from mmclib.attacks.climb import ascend, random_start
 from mmclib.attacks.objectives import resolve
 from mmclib.seeds import derive
@@ -30,8 +30,11 @@ class TrainingStep:
         self.compiled_features = torch.compile(model.features, dynamic=False) if compiled else model.features
         self.graph: torch.cuda.CUDAGraph | None = None
         self.graph_rate, self.calls = None, 0
-        # A learning rate is baked into a CUDA graph: worth it where the rate holds for epochs.
-        self.graphed = compiled and next(model.parameters()).is_cuda and recipe.schedule == "steps"
+        # A learning rate is baked into a CUDA graph: worth it where the rate holds for epochs. Adam, which Muon comes with, counts its
+        # steps on the CPU, and a head or an objective of the user's may read a value there, which no capture allows.
+        ours = type(model.head).__module__ == losses.__name__ and not callable(self.attack and self.attack.objective)
+        steady = recipe.schedule == "steps" and recipe.optimizer == "sgd"
+        self.graphed = compiled and next(model.parameters()).is_cuda and steady and ours
 
     def __call__(self, images, labels, draws):
         if len(labels) < self.recipe.batch_size:  # an epoch's last batch is not worth a compilation
@@ -58,6 +61,10 @@ class TrainingStep:
         graph.replay()
         return self.results
 
+    def restart(self, attack):
+        """Go on with another attack, after the weights and the optimizers' states were replaced: a graph captured before holds neither."""
+        self.attack, self.graph, self.calls = attack, None, 0
+
     def _capture(self, inputs):
         self.static = [None if tensor is None else tensor.clone() for tensor in inputs]
         torch.cuda.synchronize()
@@ -82,7 +89,8 @@ class TrainingStep:
         return loss.detach(), correct, vanished
 
     def _features(self, network, images):
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bfloat16):
+        # Without the cache: weights cast for one step, kept for as long as a surrounding autocast lasts, would serve all later ones.
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=False):
             features = network(images)
         return features.float()  # bfloat16's spacing at 200 is 1: distances are made in float32
 
@@ -132,9 +140,9 @@ def can_compile(device) -> bool:
 
 
 def best_precision(device) -> str:
-    """Return "bfloat16" where the device multiplies it faster than float32 (CUDA; AMX on a CPU), else "float32"."""
-    if torch.device(device).type == "cuda":
-        return "bfloat16"
+    """Return "bfloat16" where the device multiplies it faster than float32 (CUDA from Ampere on; AMX on a CPU), else "float32"."""
+    if torch.device(device).type == "cuda":  # from Ampere on; before, it is emulated
+        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
     # AVX512-BF16 without AMX is not enough: on a Sapphire Rapids that has only the first, float32 trains faster (BENCHMARKS).
     return "bfloat16" if torch.cpu.get_capabilities().get("amx_bf16") else "float32"
 
@@ -148,7 +156,7 @@ def worth_compiling(model, image_shape, count, recipe) -> bool:
     training = model.training
     model.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as flops:
-        model.features(torch.zeros(1, *image_shape, device=device))
+        model.features(torch.zeros(1, *image_shape, dtype=torch.float32, device=device))
     model.train(training)
     # A forward pass is one share, input gradients one more, weight gradients a third that crafting does without.
     return flops.get_total_flops() * (3 + 2 * (passes - 1)) * count * recipe.epochs >= CPU_FLOPS

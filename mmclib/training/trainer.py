@@ -15,6 +15,7 @@ from mmclib import attacks
 from mmclib.attacks.ledger import MASKED, GradientMaskingWarning
 from mmclib.checks import NotFiniteError, warn
 from mmclib.models import Classifier
+from mmclib.modes import own_modes
 from mmclib.seeds import derive
 from mmclib.training.admission import check, try_backbone
 from mmclib.training.batches import batch, epoch_plan
@@ -60,15 +61,28 @@ def fit(model: Classifier, train: tuple[Tensor, Tensor], test: tuple[Tensor, Ten
     """
     check(model, train, test, recipe, precision, compile, stop, folder)
     device = torch.device(device)
+    with contextlib.ExitStack() as stack:  # of the caller's modes none reaches a training; streams and graphs are the current device's
+        stack.enter_context(own_modes(device, gradients=True, exact=False))
+        if device.type == "cuda":
+            cudnn = torch.backends.cudnn
+            stack.enter_context(torch.cuda.device(device))
+            stack.enter_context(cudnn.flags(enabled=cudnn.enabled, benchmark=True, deterministic=cudnn.deterministic,
+                                            allow_tf32=cudnn.allow_tf32))
+        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
+        return _fit(model, train, test, recipe, seed, folder, device, precision, compile, stop, progress)
+
+
+def _fit(model, train, test, recipe, seed, folder, device, precision, compile, stop, progress):
     images, labels = (tensor.to(device) for tensor in train)
     steps = math.ceil(len(labels) / recipe.batch_size)
-    if model.mean.numel() == 1 and not model.mean.any():  # a single number may be a user's own
+    given_mean = model.mean.numel() > 1 or bool(model.mean.any())  # a single number may be a user's own
+    if not given_mean:
         model.mean = images.float().mean(0) / 255
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's overloads
     try_backbone(model, images, alone=(len(labels) - 1) % recipe.batch_size == 0)
     settings = {"recipe": plain(recipe), "seed": seed, "images": list(images.shape)}
     if folder is not None:  # what a state in it must be of
-        settings |= contents(model, train, test, recipe)
+        settings |= contents(model, train, test, recipe, given_mean)
     run = Run(model, [], None, images, labels, test, recipe, seed, folder, settings)
     if precision == "auto":
         precision = best_precision(device)
@@ -90,21 +104,19 @@ def fit(model: Classifier, train: tuple[Tensor, Tensor], test: tuple[Tensor, Ten
     bar = Progress(recipe, len(labels), done=state.epoch * len(labels) + state.step * recipe.batch_size, show=progress)
     clock, stop = _Clock(), stop or (lambda: False)
     try:
-        cuda = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(cuda), torch.backends.cudnn.flags(benchmark=True) if cuda else contextlib.nullcontext():
-            while state.epoch < recipe.epochs:
-                if not _epoch(run, state, clock, bar, stop):
-                    return _result(run, state, finished=False)
-                state.history.append(_summary(run, state))
-                _warn_if_masked(state)
-                bar.epoch(state.history[-1])
-                following = _guard(run, state)
-                if following == recipe.epochs:
-                    _finish(run, state)
-                begin_epoch(state, following, steps, device)
-                clock.mark()
-            save(run, state)
-            return _result(run, state, finished=True)
+        while state.epoch < recipe.epochs:
+            if not _epoch(run, state, clock, bar, stop):
+                return _result(run, state, finished=False)
+            state.history.append(_summary(run, state))
+            _warn_if_masked(state)
+            bar.epoch(state.history[-1])
+            following = _guard(run, state)
+            if following == recipe.epochs:
+                _finish(run, state)
+            begin_epoch(state, following, steps, device)
+            clock.mark()
+        save(run, state)
+        return _result(run, state, finished=True)
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
             raise MemoryError(f"training ran out of memory on {device} at batch_size={recipe.batch_size}; take a smaller batch_size "
@@ -143,7 +155,7 @@ def _epoch(run, state, clock, bar, stop):
         share = recipe.rate(state.epoch, state.step, steps)
         for group in (group for optimizer in run.optimizers for group in optimizer.param_groups):
             group["lr"] = group["full_rate"] * share
-        torch.manual_seed(derive(run.seed, "step", state.epoch, state.step))  # for layers that draw
+        _seed(derive(run.seed, "step", state.epoch, state.step), device)  # for layers that draw
         try:
             loss, correct, vanished = run.stepper(chosen, truth, draws)
         except NotFiniteError:  # a distance loss looks at its features first
@@ -170,6 +182,13 @@ def _epoch(run, state, clock, bar, stop):
     return True
 
 
+def _seed(seed, device):
+    """Seed what layers on the device draw from, and no other device's generator, which nobody would put back."""
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        getattr(torch, device.type).manual_seed(seed)
+
+
 @torch.no_grad()
 def _follow(run, state, steps):
     """Move the average of the weights."""
@@ -180,7 +199,7 @@ def _follow(run, state, steps):
         state.average = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     # The first steps weigh less than the constant says: an average of few needs no memory of the start.
     done = state.epoch * steps + state.step + 1
-    weight = max(1 / (run.recipe.average * steps), 1 / done)
+    weight = min(1.0, max(1 / (run.recipe.average * steps), 1 / done))
     torch._foreach_lerp_(list(state.average.values()), [parameters[name] for name in state.average], weight)
 
 
@@ -200,7 +219,8 @@ def _guard(run, state):
         state.probe, state.good = accuracy, {name: tensor.detach().clone() for name, tensor in everything(run, state).items()}
         return state.epoch + 1
     restore(run, state, state.good)
-    state.two_steps, run.stepper.attack = True, attack.two_steps()
+    state.two_steps = True
+    run.stepper.restart(attack.two_steps())
     return state.epoch
 
 
@@ -210,22 +230,30 @@ def _finish(run, state):
     if run.recipe.average:
         for name, parameter in run.model.named_parameters():
             parameter.copy_(state.average[name])
-        norms = [module for module in run.model.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
-        usual = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # the plain mean over all batches
-        run.model.train()
-        for part in run.images[:RESTATED].split(500):
-            run.model.features((part.float() / 255).contiguous(memory_format=torch.channels_last))
-        for norm, momentum in zip(norms, usual, strict=True):
-            norm.momentum = momentum
+        _restate(run.model, run.images[:RESTATED])
     if run.recipe.half:  # what lies in float16 on disk is then exactly what is evaluated; the head's centers and the mean stay as they are
         learned = [*run.model.parameters(), *run.model.backbone.buffers()]
         for tensor in (tensor for tensor in learned if tensor.is_floating_point()):
             tensor.copy_(tensor.half())
     if run.recipe.average or run.recipe.half:
         state.history[-1]["test_accuracy"] = _accuracy(run)
+
+
+def _restate(model, images):
+    """Make batch normalisation's statistics those of these images, plain means over parts of 500."""
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)]
+    usual = [norm.momentum for norm in norms]
+    size = 499 if len(images) % 500 == 1 else 500  # a part of one image has no statistics
+    try:
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None
+        model.train()
+        for part in images.split(size):
+            model.features((part.float() / 255).contiguous(memory_format=torch.channels_last))
+    finally:
+        for norm, momentum in zip(norms, usual, strict=True):
+            norm.momentum = momentum
 
 
 def _summary(run, state):
@@ -255,7 +283,7 @@ def _accuracy(run, size=500):
     model.eval()
     for start in range(0, len(labels), size):
         pixels = images[start:start + size].to(model.mean.device).float() / 255
-        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=run.stepper.bfloat16):
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=run.stepper.bfloat16, cache_enabled=False):
             features = model.features(pixels.contiguous(memory_format=torch.channels_last))
         right += (model.head.logits(features.float()).argmax(1).cpu() == labels[start:start + size].cpu()).sum()
     return int(right) / len(labels)

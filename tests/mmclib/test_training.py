@@ -314,7 +314,7 @@ def test_bad_input_is_one_sentence():
             fit(classifier(), bad, test, recipe=SHORT, seed=0, **keywords)
     for settings, words in [
         ({"epochs": 0}, "epochs"),
-        ({"epochs": 1.5}, "epochs must be a whole number"),
+        ({"epochs": 1.5}, "epochs must be an integer of at least 1"),
         ({"epochs": 1, "learning_rate": float("nan")}, "learning_rate"),
         ({"epochs": 1, "momentum": 1.0}, "momentum must be below 1"),
     ]:
