@@ -30,7 +30,7 @@ WITH_EXECUTOR := $${MMC_EXECUTOR:+--executor "$$MMC_EXECUTOR"}
 
 help:  ## this list
 	@echo "make TARGET [PROFILE=demo|quick|cpu|paper|FILE.yaml] [EXECUTOR=local|slurm]"
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 14
+	@awk -F ':.*## ' '/^[a-z]+:.*##/ { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "PROFILE is demo where none is named: minutes, no data set. MMC_DATA, MMC_RESULTS and MMC_CHECKPOINTS name other folders than"
 	@echo "data/, results/ and checkpoints/. All else: $(PYTHON) -m artifact --help"
 
@@ -50,8 +50,9 @@ moved:
 LOCKS := requirements.lock requirements-cuda.lock requirements-nodeps.lock
 .venv/ready: $(LOCKS) pyproject.toml
 	@if command -v uv > /dev/null; then test -e $@ || uv venv --quiet --clear --python '>=3.11' .venv; \
-	 else test -e $@ || python3 -m venv --clear .venv && $(PYTHON) -m pip install --quiet uv; fi; \
-	 { test "$(TORCH)" = cpu && { $(INSTALL) --torch-backend cpu -r requirements.lock 2> .venv/cpu-build.log \
+	 else python3 -c 'import sys; sys.version_info >= (3, 11) or sys.exit(f"python3 is {sys.version.split()[0]}; Python 3.11 or newer is needed")' \
+	      && { test -e $@ || python3 -m venv --clear .venv; } && $(PYTHON) -m pip install --quiet uv; fi \
+	 && { test "$(TORCH)" = cpu && { $(INSTALL) --torch-backend cpu -r requirements.lock 2> .venv/cpu-build.log \
 	   || { echo "PyTorch's CPU build cannot be had here (.venv/cpu-build.log): taking the one with CUDA, which is larger and does as well"; \
 	        false; }; } \
 	   || $(INSTALL) -r requirements.lock -r requirements-cuda.lock; } \

@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--time-budget", type=_seconds, metavar="S", help="stop after so many seconds with the state saved (never)")
     sub.add_argument("--jobs", type=_at_least_one, default=1, metavar="N",
                      help="jobs at the same time, as processes that share the device (1)")
+    sub.add_argument("--redo", action="store_true", help="run the jobs asked for again where they are done; evaluations are looked up")
     sub.add_argument("--dry-run", action="store_true", help="list the jobs and what they would take")
     sub.add_argument("--rehearse", action="store_true", help="run every job in miniature, under the name PROFILE-rehearsal")
     sub = profiled(command(commands.one_job, "job", "one job, by papermill (what the Snakefile calls)"), required=True)

@@ -92,11 +92,11 @@ def name_gpus() -> None:
 def take_gpu() -> TextIO | None:
     """Take one of the GPUs that the environment names, wait where all are taken, and show this process no other.
 
-    Returns the open file that holds it: it is free again when that is closed, or when this process is gone, however it ended. Within a
-    job of SLURM, which chose already, and where there is no choice by name, nothing is taken and None returned.
+    Returns the open file that holds it: it is free again when that is closed, or when this process is gone, however it ended. Where
+    there is no choice by name, or SLURM gave this job one, nothing is taken and None returned.
     """
-    names = gpus() if "CUDA_VISIBLE_DEVICES" in os.environ and "SLURM_JOB_ID" not in os.environ else []
-    if not names:
+    names = gpus() if "CUDA_VISIBLE_DEVICES" in os.environ else []
+    if not names or ("SLURM_JOB_ID" in os.environ and len(names) == 1):
         return None
     folder = Path(tempfile.gettempdir()) / f"mmc-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)

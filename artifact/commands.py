@@ -23,7 +23,7 @@ def choose_profile(named: str | None) -> tuple[Profile, str]:
     if (device := preflight.cuda_device()) is None:
         return load_profile(USUAL), f"no PROFILE named; {LARGER}, the whole paper, needs a CUDA device, which this machine lacks"
     larger = load_profile(LARGER)
-    takes = jobs.describe(jobs.estimate(jobs.to_do(jobs.plan(larger)), jobs.workers(larger)))
+    takes = jobs.describe(jobs.estimate(jobs.plan(larger), jobs.workers(larger)))  # of all jobs: no receipt of it is read for a sentence
     return load_profile(USUAL), f"no PROFILE named; PROFILE={LARGER}, the whole paper, takes about {takes} on this machine's {device}"
 
 
@@ -113,6 +113,8 @@ def reproduce(options) -> int:
     if on_slurm:
         cluster.require_slurm(profile)
     parallel = options.jobs or (cluster.SLURM_JOBS if on_slurm else jobs.workers(profile))
+    if profile.device == "cuda" and not on_slurm:  # a job takes a GPU
+        parallel = min(parallel, jobs.workers(profile))
     announce(profile, why, todo, parallel)
     if todo:
         preflight.check(profile, todo, parallel=parallel, device=not on_slurm)  # whoever submits needs no GPU
@@ -135,14 +137,14 @@ def run(options) -> int:
     profile, why = choose_profile(options.profile)
     if options.rehearse:
         from artifact.rehearsal import rehearsal
-        profile = rehearsal(profile, "cuda" if preflight.cuda_device() else "cpu")
+        profile = rehearsal(profile, profile.device if profile.device == "cpu" or preflight.cuda_device() else "cpu")
     planned = jobs.plan(profile)
     patterns = options.only or ["*"]
     for pattern in patterns:
         if not any(_matches(job, pattern) for job in planned):
             raise ValueError(f"no job of profile {profile.name!r} matches {pattern!r}; it has: {jobs.listed(planned)}")
     asked = [job for job in planned if any(_matches(job, pattern) for pattern in patterns)]
-    todo = jobs.to_do(asked)
+    todo = asked if options.redo else jobs.to_do(asked)
     announce(profile, why, todo, options.jobs, "all jobs" if len(asked) == len(planned) else "the jobs asked for")
     if options.dry_run:
         for job in todo:

@@ -13,10 +13,11 @@ from artifact import receipts, status
 from artifact.experiment import ROOT, Profile, identity, model_identity, model_receipt_path, read_receipt, results_folder
 from artifact.measurements import black_box, general_purpose, ladder, variants, white_box
 from artifact.measurements.measurement import same_checkpoints
+from artifact.profiles import SIZES
 
 SECONDS_TO_START = 8  # a kernel and its imports
-# Of one image each: the least work worth a kernel of its own. Trainings wait for nothing and all else waits for them: two kernels sooner.
-SHARD_GRADIENTS, TRAINING_GRADIENTS = 400_000, 180_000
+# Of one image each, as a profile's job_gradients: trainings wait for nothing and all else waits for them, so a kernel is worth it sooner.
+TRAINING_GRADIENTS = 180_000
 # The jobs that attack: their names, their notebooks, and the rooms that say which models and measurements these are about.
 TABLES = (("white box", "03_white_box", white_box), ("black box", "04_black_box", black_box),
           ("general purpose", "05_general_purpose", general_purpose), ("cifar100", "06_cifar100", variants),
@@ -53,6 +54,8 @@ class Job:
         if path.suffix != ".json" or not path.exists():
             return path.exists()
         receipt = read_receipt(path)
+        if receipt["kind"] == "notebook":  # what it claims is of evaluations that may have been made again since
+            return receipt["results"].get("of") in (None, receipts.together(self.makes))
         return receipt["kind"] != "evaluation" or self.profile is None or same_checkpoints(self.profile, receipt)
 
     def done(self) -> bool:
@@ -80,12 +83,12 @@ def plan(profile: Profile) -> list[Job]:
 
 
 def page_mark(profile: Profile, report: Path) -> str:
-    """What a page says of itself: the receipt of the report that drew it and the files beside it, and the settings that it was drawn by.
-
-    What is shown depends on more than receipts: on titles, bands, the verdict's rules.
+    """What a page says of itself: the receipt of the report that drew it and the files beside it, what there was to draw then, and the
+    settings that it was drawn by: titles, bands, the verdict's rules.
     """
-    shown = profile.model_dump(mode="json", exclude={"source", "cluster", "device", "threads"}, exclude_defaults=True)
-    return identity("page", report=os.path.relpath(report, ROOT), profile=shown)
+    shown = profile.model_dump(mode="json", exclude={"source", "cluster", "device", "threads", "job_gradients"}, exclude_defaults=True)
+    drawn = [path for job in plan(profile) for path in (job.receipt, *job.makes) if path != report]
+    return identity("page", report=os.path.relpath(report, ROOT), profile=shown, receipts=receipts.together(drawn))
 
 
 def _drawn(page: Path, report: Path, profile: Profile) -> bool:
@@ -173,6 +176,11 @@ def at_pace(seconds: dict[Path, float], took: dict[Path, float]) -> dict[Path, f
     return scaled
 
 
+def made(profile: Profile) -> list[Path]:
+    """The receipts of the profile's models and evaluations that are there; a folder may hold others, of earlier settings."""
+    return [path for path in dict.fromkeys(path for job in plan(profile) for path in job.makes) if path.exists()]
+
+
 def left(profile: Profile) -> tuple[int, float]:
     """How many models and evaluations have no receipt yet, and the seconds of one core (CUDA: of the device) that they take."""
     planned = plan(profile)
@@ -210,14 +218,15 @@ def _training_jobs(profile) -> tuple[dict[str, Path], list[Job]]:
     trained, jobs = {}, []
     for first, *also in groups:
         group = [first, *also]
-        # The notebook's own receipt, with its claims; a model trained alone is done by the model's receipt, as it ever was.
+        # The notebook's own receipt, with its claims; what needs a model trained alone waits for the model's, as it ever did.
         of = [model_identity(profile, model) for model in group]
         output = results_folder(profile) / "notebooks" / f"02_training-{identity('trainings', of=of) if also else of[0]}.json"
         receipt = output if also else model_receipt_path(profile, first)
         parameters = {"profile": profile.source, "model": first, "also": also, "output": str(output)}
+        outputs = (receipt,) if also else (receipt, output)
         makes = {model_receipt_path(profile, model): work[model] / _rate(profile, model) for model in group}
         seconds = SECONDS_TO_START + sum(makes.values())
-        jobs.append(Job(f"train {', '.join(group)}", "02_training", parameters, (receipt,), (), seconds, makes, profile))
+        jobs.append(Job(f"train {', '.join(group)}", "02_training", parameters, outputs, (), seconds, makes, profile))
         trained |= dict.fromkeys(group, receipt)
     return trained, jobs
 
@@ -227,7 +236,7 @@ def _table_jobs(profile, trained, name, notebook, models, evaluations) -> list[J
     # evaluation made and draws.
     specs = {model: evaluations(profile, model) for model in models}
     shards = []
-    for group in _shares({model: sum(spec.gradients() for spec in specs[model]) for model in models}, SHARD_GRADIENTS):
+    for group in _shares({model: sum(spec.gradients() for spec in specs[model]) for model in models}, profile.job_gradients):
         mine = [spec for model in group for spec in specs[model]]
         key = identity(name, of=[spec.identity(profile) for spec in mine])
         used = dict.fromkeys(model for spec in mine for model in spec.models())
@@ -259,7 +268,7 @@ def _rate(profile: Profile, model: str) -> float:
 
 def _training_gradients(profile: Profile, model: str) -> float:
     network = profile.training[profile.models[model].training]
-    images = network.train_images or {"digits": 1297, "digit-pairs": 10_000, "mnist": 60_000}.get(network.dataset, 50_000)
+    images = network.train_images or SIZES[network.dataset]["train"]
     passes = 1 + (network.steps if profile.models[model].adversarial else 0)
     return images * network.epochs * passes
 

@@ -4,6 +4,7 @@ import sys
 import time
 import warnings
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
@@ -14,6 +15,7 @@ from artifact.compute import measure, trained
 from artifact.exhibits.exhibit import Item, attempt
 from artifact.exhibits.style import STYLE
 from artifact.experiment import Profile, load_profile
+from artifact.receipts import together
 from mmclib import data
 from mmclib.attacks.ledger import GradientMaskingWarning
 from mmclib.models import Classifier
@@ -33,7 +35,7 @@ class Run:
     methods: list[str] = field(default_factory=list)
     output: str = ""
     claims: list[dict] = field(default_factory=list, init=False)
-    receipts: list[str] = field(default_factory=list, init=False)
+    receipts: list[Path] = field(default_factory=list, init=False)
     items: list[Item] = field(default_factory=list, init=False)  # what was shown
 
     def __post_init__(self):
@@ -61,7 +63,7 @@ class Run:
                 warnings.simplefilter("ignore", GradientMaskingWarning)
                 for spec in specs:
                     measure.evaluate(self.profile, spec)
-            self.receipts += [spec.path(self.profile).name for spec in specs]
+            self.receipts += [spec.path(self.profile) for spec in specs]
             print(f"{methods.label(self.profile, method)}: {len(specs)} evaluations")
 
     def show(self, *exhibits) -> Item | None:
@@ -92,7 +94,9 @@ class Run:
         if self.claims:
             print(f"{sum(claim['holds'] for claim in self.claims)} of {len(self.claims)} claims hold")
         if self.output:
-            kept = {"evaluations": self.receipts, "claims": self.claims} | results
+            kept = {"evaluations": [path.name for path in self.receipts], "claims": self.claims} | results
+            if self.receipts:
+                kept["of"] = together(self.receipts)
             trained.write_notebook_receipt(self.output, kept, profile=self.profile, began=self.began)
 
 

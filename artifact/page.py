@@ -9,7 +9,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from artifact import methods, receipts
+from artifact import jobs, methods, receipts
 from artifact.exhibits.exhibit import cell_number, cell_text
 from artifact.experiment import Profile, read_receipt, results_folder
 
@@ -79,9 +79,8 @@ def write(profile: Profile, folder: Path, items: list, mark: str = "") -> Path:
         ladder=by_stem.get("ladder"), headline=headline(profile, by_stem.get("ladder")), chips=CHIPS, claims=dict(claims),
         results=_address(results_folder(profile), folder), sources={item.stem: _sources(item, folder) for item in items},
         made=provenance(profile), mark=mark)
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "index.html"
-    path.write_text(text, encoding="utf-8")
+    receipts.write_whole(path, text.encode())
     return path
 
 
@@ -111,9 +110,8 @@ def headline(profile: Profile, ladder) -> str:
 
 
 def provenance(profile: Profile) -> dict:
-    """What made the receipts: commits, processors, hours of training and of attacks, and the day of the last."""
-    folders = (results_folder(profile) / kind for kind in ("models", "evaluations"))
-    all_made = [read_receipt(path) for folder in folders for path in sorted(folder.rglob("*.json"))]
+    """What made the receipts of the profile as it is: commits, processors, hours of training and of attacks, the day of the last."""
+    all_made = [read_receipt(path) for path in jobs.made(profile)]
     made = [receipt["provenance"] for receipt in all_made]
     return {"receipts": len(made), "commits": sorted({(one.get("commit") or "unknown")[:10] for one in made}),
             "devices": sorted({one["device"] for one in made}),

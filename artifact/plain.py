@@ -21,10 +21,12 @@ def side_by_side(profile: Profile, todo: list[jobs.Job], parallel: int) -> list[
 
     For a device that one small network leaves idle. What a job prints goes to logs/<profile>/<job>.txt.
     """
-    waiting, running, failed = list(todo), {}, []
+    waiting, running, failed, spoilt = list(todo), {}, [], set()
     try:
         while waiting or running:
-            ready = [job for job in waiting if all(need.exists() for need in job.needs)]
+            # What is there may be about to be made again, and a job that failed leaves what was there before.
+            open_needs = spoilt | {job.receipt for job in (*waiting, *running.values())}
+            ready = [job for job in waiting if all(need.exists() and need not in open_needs for need in job.needs)]
             for job in ready[:parallel - len(running)]:
                 waiting.remove(job)
                 running[_start(profile, job)] = job
@@ -33,8 +35,9 @@ def side_by_side(profile: Profile, todo: list[jobs.Job], parallel: int) -> list[
                 break  # what is left needs a job that failed or was not asked for
             for process in [process for process in running if process.poll() is not None]:
                 job = running.pop(process)
-                if not job.done():
+                if process.returncode or not job.done():
                     failed.append(jobs.brief(job.name))
+                    spoilt.add(job.receipt)
                 print(f"{jobs.brief(job.name)}: {_ending(profile, job, process.returncode)}", flush=True)
             time.sleep(0.2)
     finally:
@@ -57,12 +60,12 @@ def _start(profile, job) -> subprocess.Popen:
     log = _log(profile, job)
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "w", encoding="utf-8") as file:
-        return processes.start([sys.executable, "-m", "artifact", "run", "--profile", profile.source, "--only", job.name],
-                               cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+        return processes.start([sys.executable, "-m", "artifact", "run", "--profile", profile.source, "--only", job.name,
+                                "--redo"], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
 
 
 def _ending(profile, job, code) -> str:
-    if job.done():
+    if code == 0 and job.done():
         return "done"
     log = _log(profile, job)
     said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()

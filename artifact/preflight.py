@@ -8,7 +8,7 @@ import shutil
 import socket
 
 from artifact import jobs
-from artifact.experiment import ROOT, Profile, checkpoint_folder, results_folder
+from artifact.experiment import ROOT, Profile, checkpoint_folder, model_receipt_path, results_folder
 from artifact.profiles import STAND_INS
 
 DRAWING = ("01_theory", "08_report")  # need neither device nor data
@@ -32,7 +32,7 @@ def check(profile: Profile, todo: list[jobs.Job], *, parallel: int = 1, device: 
 
     `device` is False where the jobs run on other machines than this one. Data sets are looked at last: their checksums take seconds.
     """
-    faults = (device_faults(profile, todo) if device else []) + disk_faults(profile, todo, parallel)
+    faults = (device_faults(profile, todo) if device else []) + checkpoint_faults(profile, todo) + disk_faults(profile, todo, parallel)
     missing, damaged = data_faults(data_sets(profile, todo)) if not faults else ([], [])
     if faults or damaged:
         raise ValueError("\n".join(faults + damaged))
@@ -44,6 +44,19 @@ def device_faults(profile: Profile, todo: list[jobs.Job]) -> list[str]:
     if profile.device != "cuda" or all(job.notebook in DRAWING for job in todo) or cuda_device() is not None:
         return []
     return [f"profile {profile.name!r} needs a CUDA device and this machine has none; PROFILE=demo runs anywhere"]
+
+
+def checkpoint_faults(profile: Profile, todo: list[jobs.Job]) -> list[str]:
+    """Are the weights there of the trained models that the jobs attack, or released, so that they are made again of that?"""
+    attacked = dict.fromkeys(path.parent.name for job in todo for path in job.missing()
+                             if path in job.makes and path.parent.parent.name == "evaluations")
+    faults = []
+    for model in attacked:
+        receipt, file = model_receipt_path(profile, model), checkpoint_folder(profile, model) / "model.safetensors"
+        if receipt.exists() and not file.exists() and not (ROOT / "released" / f"{profile.name}-{model}.safetensors").exists():
+            faults.append(f"the weights of {model!r} are needed for further evaluations and are not there ({file}); bring them "
+                          f"(MMC_CHECKPOINTS names their folder), or delete {receipt} and the model is trained again")
+    return faults
 
 
 def disk_faults(profile: Profile, todo: list[jobs.Job], parallel: int = 1) -> list[str]:

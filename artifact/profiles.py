@@ -52,6 +52,7 @@ class Profile(Strict):
     # "auto" is bfloat16 where the device multiplies it faster, else float32; which one it was stands in the receipt.
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
     batch_size: Count = 256
+    job_gradients: Count = 400_000  # of one image each: the least work of a job that attacks, which shares its models among jobs of so much
     train_on_the_spot: bool = False  # may a notebook opened alone train what it misses
     seed: int = 0
     training: dict[str, Training]
@@ -115,19 +116,26 @@ class Profile(Strict):
         for key in self.variants.hierarchical if self.variants else []:
             if CLASSES[self.dataset(key)] != 100:
                 raise ValueError(f"variants.hierarchical names {key!r}, whose data set {self.dataset(key)!r} has no superclasses")
-        for section, shared in (("transfer", self.transfer), ("verdict", self.verdict)):
-            sets = sorted({self.dataset(key) for key in shared.models}) if shared else []
-            if len(sets) > 1:
-                raise ValueError(f"{section}.models are of {' and '.join(sets)}; images that one crafts are tried on the others, so they "
-                                 "must be of one data set")
+        for section, field, keys in self.lists_of_models():
+            sets = sorted({self.dataset(key) for key in keys})
+            if len(sets) > 1 and section != "depth" and field != "uncertainty":  # which name the data with the model
+                raise ValueError(f"{section}.{field} are of {' and '.join(sets)}; what is compared image by image must be of one data set")
+        if self.comparable and self.stand_in():
+            raise ValueError("comparable is true, and the profile trains on a stand-in for the paper's data")
         self._measured()
         if self.plane and self.training[self.models[self.plane.model].training].feature_dim != 2:
             raise ValueError(f"plane.model is {self.plane.model!r}, whose features must have 2 dimensions to be drawn")
+        if self.plane and self.models[self.plane.model].loss in ("sce", "lgm"):
+            raise ValueError(f"plane.model is {self.plane.model!r} of loss {self.models[self.plane.model].loss}, without class centers")
         if self.plane and self.plane_beside() is None:
             raise ValueError(f"plane.model is {self.plane.model!r}; white_box must have a model that differs from it in its training alone")
         for key in self.seeds.models if self.seeds else []:
             if not self.verdict or not any(key in self.seeds_of(model)[1:] for model in self.verdict.models):
                 raise ValueError(f"seeds.models names {key!r}; verdict.models must have a model that differs from it in its seed alone")
+        for key in self.verdict.models if self.verdict else []:
+            tested = self.training[self.models[key].training].test_images or SIZES[self.dataset(key)]["test"]
+            if tested < self.verdict.images:
+                raise ValueError(f"verdict.images is {self.verdict.images}, and {key} is tested on {tested} (test_images)")
         if self.verdict and (self.verdict.check_images or 0) > self.verdict.images:
             raise ValueError(f"verdict.check_images is {self.verdict.check_images}; it must be at most "
                              f"verdict.images = {self.verdict.images}")

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -62,15 +62,18 @@ def seconds(receipt: dict) -> float:
 
 def write_receipt(path: Path, receipt: dict) -> None:
     """Write a receipt with its checksum as JSON, so that it is there whole or not at all, also after a power cut."""
-    path = Path(path)
     receipt = json.loads(json.dumps(receipt, allow_nan=False))  # as it will be read: lists for tuples, text for keys
     receipt["sha256"] = checksum(receipt)
+    write_whole(Path(path), (json.dumps(receipt, indent=1, allow_nan=False) + "\n").encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole, or as it was before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(partial, "w", encoding="utf-8") as file:
-            json.dump(receipt, file, indent=1, allow_nan=False)
-            file.write("\n")
+        with open(partial, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -94,6 +97,12 @@ def read_receipt(path: Path) -> dict:
     if (read := _READ.get()) is not None:
         read[path] = None
     return receipt
+
+
+def together(paths: Iterable[Path]) -> str:
+    """One hash of the results that several receipts hold, of those that are there; how long they took and when does not count."""
+    found = {path.name: read_receipt(path)["results"] for path in set(paths) if path.exists()}
+    return identity("receipts", of={name: {key: value for key, value in found[name].items() if key != "seconds"} for name in sorted(found)})
 
 
 @contextlib.contextmanager

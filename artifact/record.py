@@ -6,7 +6,7 @@ from pathlib import Path
 
 from artifact import jobs, methods, receipts, report, scaling
 from artifact.exhibits.exhibit import Missing
-from artifact.experiment import ROOT, Profile, model_receipt_path, read_receipt, results_folder
+from artifact.experiment import ROOT, Profile, model_receipt_path, read_receipt
 
 FILES = tuple(ROOT / name for name in ("README.md", "RESULTS.md", "BENCHMARKS.md", "SCALING.md", "ARTIFACT.md"))
 _PARTS = ("", "verdict", "rules", "cost", "why")
@@ -80,7 +80,7 @@ def cost(profile: Profile) -> list[str]:
     """What the profile's receipts took, in hours of one core (CUDA: of the device), by training and by attack, and what is left."""
     hours, counts = {}, {}
     of_one = f"of one {'core' if profile.device == 'cpu' else 'device'}"
-    for path in sorted(results_folder(profile).glob("models/*.json")) + sorted(results_folder(profile).glob("evaluations/*/*.json")):
+    for path in jobs.made(profile):
         receipt = read_receipt(path)
         what = "training" if receipt["kind"] == "model" else receipt["config"]["attack"]
         hours[what] = hours.get(what, 0) + jobs.core_seconds(profile, receipt) / 3600

@@ -23,7 +23,8 @@ def rehearsal(profile: Profile, device: str) -> Profile:
     Its receipts, figures and checkpoints lie beside the profile's own under <profile>-rehearsal.
     """
     settings = profile.model_dump(exclude={"name", "source"}, exclude_none=True)
-    settings |= {"threads": 1,  # toy networks gain nothing from more, and jobs side by side would share the cores
+    settings |= {"job_gradients": 1,  # every job of the real profile, and where its work is one job, more
+                 "threads": 1,  # toy networks gain nothing from more, and jobs side by side would share the cores
                  "title": f"rehearsal of {profile.name}: toy networks, a few images, numbers that mean nothing", "comparable": False,
                  "device": device, "precision": profile.precision if device == profile.device else "float32"}
     for training in settings["training"].values():

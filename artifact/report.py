@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from artifact import jobs, methods, page, processes
+from artifact import jobs, methods, page, processes, receipts
 from artifact.exhibits import (
     black_box,
     claims,
@@ -201,17 +201,15 @@ def _write(profile: Profile, folder: Path, name: str) -> Written:
 
 def write_item(folder: Path, item: Item) -> list[str]:
     """A table as Markdown, CSV and LaTeX, a figure as PDF and PNG with the CSV that it drew; returns the file names."""
-    folder.mkdir(parents=True, exist_ok=True)
+    contents = {}
     if item.figure is not None:
-        files = style.save(item.figure, folder, item.stem, item.values)
-    else:
-        item.values.to_csv(folder / f"{item.stem}.csv", index=False, encoding="utf-8")
-        files = [f"{item.stem}.csv"]
+        contents |= {f"{item.stem}.pdf": style.drawn(item.figure, "pdf"), f"{item.stem}.png": style.drawn(item.figure, "png")}
+    contents[f"{item.stem}.csv"] = item.values.to_csv(index=False).encode()
     if item.table is not None:
-        (folder / f"{item.stem}.md").write_text(markdown(item), encoding="utf-8")
-        (folder / f"{item.stem}.tex").write_text(latex(item), encoding="utf-8")
-        files += [f"{item.stem}.md", f"{item.stem}.tex"]
-    return files
+        contents |= {f"{item.stem}.md": markdown(item).encode(), f"{item.stem}.tex": latex(item).encode()}
+    for name, content in contents.items():  # each whole, for what is there is believed
+        receipts.write_whole(folder / name, content)
+    return list(contents)
 
 
 def latex(item: Item) -> str:

@@ -101,7 +101,8 @@ def observed(planned: list[Job]) -> Observed | None:
             end = datetime.fromisoformat(made["finished"]).timestamp()
             spans.append((end - made["seconds"], end))
         if own:
-            seconds[job.receipt] = jobs.SECONDS_TO_START + sum(map(_seconds, own))
+            # Of work that was interrupted and went on both sides know the last process alone: the clock of the others is not known.
+            seconds[job.receipt] = jobs.SECONDS_TO_START + sum(read_receipt(path)["provenance"]["seconds"] for path in own)
     if not spans:
         return None
     # Within CLOCK of its end a receipt counts as ended: the next one of the same process has begun.

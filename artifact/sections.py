@@ -21,6 +21,7 @@ Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
 Ball = Annotated[Number, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Evaluations = Annotated[int, Field(ge=2, multiple_of=2)]  # of SPSA, which asks in pairs
 Models = Annotated[list[str], Field(min_length=1)]
 
 
@@ -159,12 +160,12 @@ class Spsa(Strict):
     models: Models
     images: Count = 1000
     epsilons: Annotated[list[Ball], Field(min_length=2, max_length=2)]
-    evaluations: Annotated[int, Field(ge=2)] = 128
+    evaluations: Evaluations = 128
     steps: Count = 10
     learning_rate: Positive = 0.01
     delta: Positive = 0.01
     table_3_model: str
-    table_3_evaluations: list[Annotated[int, Field(ge=2)]] = [128, 4096, 8192]
+    table_3_evaluations: Annotated[list[Evaluations], Field(min_length=1)] = [128, 4096, 8192]
 
 
 class Transformations(Strict):
@@ -251,7 +252,7 @@ class Verdict(Strict):
     restarts: Annotated[int, Field(ge=2)] = 5
     classes: Count = 9  # of multi_targeted: so many wrong classes of each image
     steps: Count = 50  # of multi_targeted
-    queries: Annotated[int, Field(ge=2)] = 128  # model calls of SPSA's gradient in the black-box check
+    queries: Evaluations = 128  # model calls of SPSA's gradient in the black-box check
     autoattack: list[str] = []  # models that AutoAttack is run on too, which takes about ten times as long as all else here
     autoattack_on: Literal["all", "survivors"] = "all"  # survivors: what every wrong class left; its number is the worst case of both
     diagnosed: list[str] = []  # models whose loss surface is drawn

@@ -85,9 +85,10 @@ def _attack(profile, spec, classifier, images, labels, *, partial, progress) -> 
     targets = (
         evaluation.random_targets(labels, num_classes(profile, spec.model), seed=derive(profile.seed, "targets")) if spec.targeted else None
     )
+    batch_size = 256 if spec.attack == "autoattack" else profile.batch_size  # which alone depends on its batch
     outcome = evaluation.robust_accuracy(
         classifier, images, labels, getattr(attacks, spec.attack), targets=targets, seed=_seed(profile, spec),
-        batch_size=profile.batch_size, partial=partial, progress=progress, **hyper)
+        batch_size=batch_size, partial=partial, progress=progress, **hyper)
     kept = summary(outcome) | {"zero_gradients": outcome.zero_gradients, "queries": outcome.queries.double().mean().item(),
                                "seconds": round(outcome.seconds, 2)}
     if spec.attack == "carlini_wagner":  # the distortion is the result

@@ -86,7 +86,7 @@ def scores(profile, spec, classifier, images, labels, *, partial, progress) -> d
     """Uncertainty of clean and attacked images: MMC's loss of the predicted class (Sec. 3.3), or -log of the largest softmax."""
     pixels, own = images.to(profile.device).float() / 255, labels.to(profile.device)
     hyper = {key: spec.settings[key] for key in ("epsilon", "steps", "step_size")}
-    seed = derive(profile.seed, "pgd", 0)
+    seeds = image_seeds(derive(profile.seed, "pgd", 0), len(pixels), pixels.device)
 
     def score(batch):
         logits = _logits(classifier, batch).double()
@@ -97,8 +97,9 @@ def scores(profile, spec, classifier, images, labels, *, partial, progress) -> d
     clean, correct = score(pixels)
     kept = {"clean": _rounded(clean), "correct": pack(correct), "attacked": {}}
     for name in spec.settings["objectives"]:  # all steps and the last iterate: the attack does not stop at the boundary
-        crafted = attacks.pgd(classifier, pixels, own, objective=name, seed=seed, stop_early=False, **hyper)
-        values, still = score(crafted.images)
+        crafted = [attacks.pgd(classifier, pixels[part], own[part], objective=name, seed=seeds[part], stop_early=False, **hyper).images
+                   for part in torch.arange(len(pixels), device=pixels.device).split(profile.batch_size)]
+        values, still = score(torch.cat(crafted))
         kept["attacked"][name] = {"scores": _rounded(values), "correct": pack(still)}
     return kept
 
@@ -130,11 +131,14 @@ def diagnosis(profile, spec, classifier, images, labels, *, partial, progress) -
 
 
 def _objective_gradient(classifier, images, labels, name, targets=None):
-    images = images.detach().requires_grad_()
-    z = classifier.features(images)
-    logits = classifier.head.logits(z)
-    gradient, = torch.autograd.grad(OBJECTIVES[name](z, logits, labels, targets).sum(), images)
-    return logits.detach(), gradient
+    found = []
+    for part in torch.arange(len(images), device=images.device).split(500):  # a device holds no graph of ten thousand
+        pixels = images[part].detach().requires_grad_()
+        z = classifier.features(pixels)
+        logits = classifier.head.logits(z)
+        values = OBJECTIVES[name](z, logits, labels[part], None if targets is None else targets[part])
+        found.append((logits.detach(), torch.autograd.grad(values.sum(), pixels)[0]))
+    return tuple(map(torch.cat, zip(*found, strict=True)))
 
 
 def _surface(classifier, image, label, settings, seed):
@@ -156,19 +160,15 @@ def libraries(profile, spec, classifier, images, labels, *, partial, progress) -
 
 def step_time(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
     """Time of a training step over that of `against`, alternating in one process: what a loss costs, whatever else the machine does."""
-    names = (spec.model, spec.settings["against"])
-    train_images, train_labels, _ = trained.load_data(profile.dataset(spec.model), "train", 200)
+    names, size = (spec.model, spec.settings["against"]), spec.settings["batch_size"]
+    train_images, train_labels, _ = trained.load_data(profile.dataset(spec.model), "train", size)
     steppers = {}
     for name in names:
         network = trained.build(profile, name).to(profile.device, memory_format=torch.channels_last)
         recipe = trained.recipe(profile, name)
         precision = best_precision(profile.device) if profile.precision == "auto" else profile.precision
         steppers[name] = TrainingStep(network, make_optimizers(network, recipe, precision), recipe, precision)
-    size = trained.recipe(profile, spec.model).batch_size
-    batch = (
-        (train_images[:size].to(profile.device).float() / 255).contiguous(memory_format=torch.channels_last),
-        train_labels[:size].to(profile.device),
-    )
+    batch = (train_images.to(profile.device).float() / 255).contiguous(memory_format=torch.channels_last), train_labels.to(profile.device)
 
     def block(name, steps):
         began = time.perf_counter()
@@ -177,6 +177,8 @@ def step_time(profile, spec, classifier, images, labels, *, partial, progress) -
         loss.item()  # waits for the device
         return time.perf_counter() - began
 
+    for name in names:
+        block(name, 2)  # the first steps find their kernels and their memory
     once = max(block(name, 2) for name in names) / 2
     steps = max(2, min(50, int(0.3 / once)))
     ratios = sorted(block(spec.model, steps) / block(spec.settings["against"], steps) for _ in range(spec.settings["rounds"]))

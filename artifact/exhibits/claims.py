@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from artifact.exhibits.exhibit import Item, Missing, NotPlanned, chosen, clean, difference, evaluation, with_difference
+from artifact.exhibits.exhibit import Item, Missing, NotPlanned, chosen, clean, difference, evaluation, signed, with_difference
 from artifact.exhibits.ladder import kept, strongest
 from artifact.experiment import Profile
 from artifact.measurements import ladder, white_box
@@ -117,7 +117,8 @@ def _claim_time(profile, rules, cast):
     extra, ratios = results["ratio"] - 1, results["ratios"]
     rule = f"a training step takes at most {100 * rules.extra_time:g} % longer than SCE's; in part: three times that"
     measured = (
-        f"{100 * extra:+.1f} % (median of {len(ratios)} alternating blocks, {100 * (ratios[0] - 1):+.1f} to {100 * (ratios[-1] - 1):+.1f})"
+        f"{signed(100 * extra)} % (median of {len(ratios)} alternating blocks, {signed(100 * (ratios[0] - 1))} to "
+        f"{signed(100 * (ratios[-1] - 1))})"
     )
     return rule, measured, 0 if extra <= rules.extra_time else 1 if extra <= 3 * rules.extra_time else 2
 

@@ -12,6 +12,7 @@ from artifact.exhibits.exhibit import (
     epsilon_text,
     evaluation,
     figure_title,
+    in_255ths,
     looks,
     pivot,
     with_interval,
@@ -44,11 +45,6 @@ def least(profile: Profile, model: str, norm: str = "linf") -> np.ndarray:
                 fooled = np.flatnonzero(~correct(profile, spec)[:len(found)])  # some are made on fewer images
                 found[fooled] = np.minimum(found[fooled], spec.settings["epsilon"])
     return found
-
-
-def in_255ths(profile: Profile) -> bool:
-    """Is epsilon said in 255ths of a pixel's range, as the paper does?"""
-    return "/255" in epsilon_text(profile.white_box.epsilons[0])
 
 
 def distance_text(profile: Profile, value: float) -> str:

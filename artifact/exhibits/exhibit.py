@@ -247,6 +247,11 @@ def epsilon_text(epsilon: float) -> str:
     return f"{round(whole)}/255" if abs(whole - round(whole)) < 1e-6 and whole >= 1 else f"{epsilon:g}"
 
 
+def in_255ths(profile: Profile) -> bool:
+    """Is epsilon said in 255ths of a pixel's range, as the paper does?"""
+    return "/255" in epsilon_text(profile.white_box.epsilons[0])
+
+
 def figure_title(profile: Profile, text: str) -> str:
     title = profile.title.replace("$", r"\$")  # a title is text, not Matplotlib's mathematics
     return f"{text}\n{title}" if profile.stand_in() else text

@@ -11,6 +11,7 @@ from artifact.exhibits.exhibit import (
     epsilon_text,
     evaluation,
     figure_title,
+    in_255ths,
     looks,
     paper_table,
     pivot,
@@ -149,15 +150,17 @@ def diagnosis(profile: Profile, methods: list[str] | None = None) -> Item:
         title,
         says,
         values=pd.DataFrame(long),
-        figure=draw_diagnosis(seen, looks(profile, seen), figure_title(profile, title)),
-        notes="Beyond the paper. Loss surfaces: one test image moved by up to ε along the sign of the margin's gradient and along "
-        "random signs.",
+        figure=draw_diagnosis(seen, looks(profile, seen), in_255ths(profile),
+                              figure_title(profile, title)),
+        notes="Beyond the paper. Gap: the true class's logit less the largest other, below zero a wrong answer. Loss surfaces: one test "
+        "image moved by up to ε along the sign of the margin's gradient and along random signs.",
     )
 
 
 @styled
-def draw_diagnosis(seen: dict, looks: dict, title: str):
-    """A row for each model: logit gaps, margin against iteration, two loss surfaces; `seen` holds receipts' results by model."""
+def draw_diagnosis(seen: dict, looks: dict, in_255ths: bool, title: str):
+    """A row for each model: logit gaps, the median gap against iteration, two loss surfaces; `seen` holds receipts' results by model."""
+    unit, of = (255, " (/255)") if in_255ths else (1, "")
     figure, axes = subplots(len(seen), 4, figsize=(WIDE, 0.75 + 1.5 * len(seen)), squeeze=False, width_ratios=(1, 1, 0.95, 0.95))
     for row, (model, results) in zip(axes, seen.items(), strict=True):
         gap = np.asarray(results["gap"])
@@ -172,7 +175,7 @@ def draw_diagnosis(seen: dict, looks: dict, title: str):
         axis = np.asarray(results["surface"]["axis"])
         for place, name in ((2, "cross_entropy"), (3, "untargeted_2")):
             values = np.asarray(results["surface"][name]).T
-            drawn = row[place].pcolormesh(255 * axis, 255 * axis, values, cmap="cividis", shading="nearest", rasterized=True)
+            drawn = row[place].pcolormesh(unit * axis, unit * axis, values, cmap="cividis", shading="nearest", rasterized=True)
             if np.ptp(values) > 0:
                 figure.colorbar(drawn, ax=row[place], label="loss")
             else:
@@ -180,14 +183,14 @@ def draw_diagnosis(seen: dict, looks: dict, title: str):
                                 va="center", color="white")
             row[place].grid(False)
             row[place].set(aspect="equal")
-        row[2].set_ylabel("random signs (/255)")
-    for axis, text in zip(axes[0], ("logit gaps", "margin by objective", "cross-entropy", "margin loss"), strict=True):
+        row[2].set_ylabel(f"random signs{of}")
+    for axis, text in zip(axes[0], ("logit gaps", "gap under attack", "cross-entropy", "margin loss"), strict=True):
         axis.set_title(text)
-    along = "along the margin's\ngradient (/255)"
+    along = f"along the margin's\ngradient{of}"
     for axis, text in zip(axes[-1], ("true logit − best other\n(dashed: softmax saturates)", "PGD step", along, along), strict=True):
         axis.set_xlabel(text)
     for row in axes:
-        row[1].set_ylabel("median margin")
+        row[1].set_ylabel("median gap")
     handles, texts = axes[0][1].get_legend_handles_labels()
     figure.legend(handles, texts, loc="outside lower center", ncols=4)
     figure.suptitle(title)

@@ -2,6 +2,7 @@
 what `artifact.methods.look` says of it, in the order of drawing.
 """
 
+import io
 from pathlib import Path
 
 import matplotlib.style
@@ -20,14 +21,13 @@ def subplots(rows: int = 1, columns: int = 1, *, figsize: tuple[float, float], *
     return figure, figure.subplots(rows, columns, **settings)
 
 
-def save(figure: Figure, folder: Path, stem: str, data: pd.DataFrame) -> list[str]:
-    """Write a figure as PDF and PNG with the numbers that it shows as CSV, without clock times in the files."""
-    folder.mkdir(parents=True, exist_ok=True)
+def drawn(figure: Figure, kind: str) -> bytes:
+    """A figure as a "pdf" or "png" file, without clock times in it."""
+    without = {"pdf": {"CreationDate": None, "Producer": None, "Creator": None}, "png": {"Software": None}}
+    file = io.BytesIO()
     with matplotlib.style.context(["default", STYLE]):
-        figure.savefig(folder / f"{stem}.pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
-        figure.savefig(folder / f"{stem}.png", metadata={"Software": None})
-    data.to_csv(folder / f"{stem}.csv", index=False, encoding="utf-8")
-    return [f"{stem}.{ending}" for ending in ("pdf", "png", "csv")]
+        figure.savefig(file, format=kind, metadata=without[kind])
+    return file.getvalue()
 
 
 def error(rows: pd.DataFrame) -> list[pd.Series]:

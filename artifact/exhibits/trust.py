@@ -27,7 +27,8 @@ def self_checks(profile: Profile, methods: list[str] | None = None) -> Item:
     return Item("Self-checks", "self_checks", "Can the attacks be trusted?", says, pd.DataFrame(rows).T.fillna("–"), None, values,
                 notes=f"Accuracies in %, on {ladder.check_images(profile)} images (transfer and AutoAttack: {profile.verdict.images}). "
                       "Robust means the worst case over all white-box attacks made here. A flag under zero gradients says "
-                      "that cross-entropy is blind on this model, which is why no number here rests on it alone.")
+                      "that cross-entropy is blind on this model, which is why no number here rests on it alone; it counts the images "
+                      "attacked, which are right before. One attack beats another where it leaves no more.")
 
 
 def _checks(profile: Profile, model: str) -> dict[str, tuple[bool, str]]:

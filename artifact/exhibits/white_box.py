@@ -39,11 +39,11 @@ def table_1(profile: Profile, methods: list[str] | None = None) -> Item:
     for model in methods:
         cells = {column: number(evaluation(profile, spec)) for column, spec in white_box.table_1(profile, model).items()}
         for column, cell in cells.items():
-            paper = printed[column].get(paper_label(profile, model))
+            paper = None if profile.stand_in() else printed[column].get(paper_label(profile, model))
             long.append({"method": label(profile, model), "column": column, "title": column_title(profile, column), **cell, "paper": paper,
                          "verdict": verdict(profile, cell["accuracy"], paper)})
     values = pd.DataFrame(long)
-    papers = printed.rename(columns=_paper_title)
+    papers = None if profile.stand_in() else printed.rename(columns=_paper_title)
     return Item(
         "Table 1",
         "table_1",
@@ -105,12 +105,12 @@ def objectives(profile: Profile, methods: list[str] | None = None) -> Item:
     if mmc := profile.find(methods, "mmc"):
         at = values[values["model"] == mmc].set_index("objective")
         says = (f"{label(profile, mmc)} seems to keep {with_interval(at.loc['cross_entropy'])} under cross-entropy, whose gradient is "
-                f"exactly zero on {masked[label(profile, mmc)]} % of the images; the paper's adaptive objective leaves "
+                f"exactly zero on {masked[label(profile, mmc)]} % of the images attacked; the paper's adaptive objective leaves "
                 f"{with_interval(at.loc['untargeted_1'])}, the margin {with_interval(at.loc['untargeted_2'])}")
     return Item("Objectives", "objectives", title, says,
                 pivot(values).assign(**{"zero gradients of cross-entropy (%)": masked}), None, values,
                 draw_objectives(values, looks(profile, methods), figure_title(profile, title)),
-                "Beyond the paper. Worst case: per image over the three.")
+                "Beyond the paper. Worst case: per image over the three. Zero gradients: of the images attacked, which are right before.")
 
 
 @styled
@@ -156,6 +156,8 @@ def convergence(profile: Profile, methods: list[str] | None = None) -> Item:
 def curve(profile: Profile, methods: list[str] | None = None) -> Item:
     """Accuracy against epsilon under the margin objective."""
     methods = methods or profile.white_box.models
+    if not profile.white_box.curve_epsilons:
+        raise NotPlanned("the profile names no curve_epsilons")
     long = []
     for model in methods:
         long.append({"model": model, "epsilon": 0.0, **number(evaluation(profile, white_box.table_1(profile, model)["clean"]))})
@@ -231,7 +233,7 @@ def _distortions_say(profile, mmc, sce) -> str:
     gap = (first - second).mean()
     low, high = mean_interval(gap, (first - second).std(ddof=1) / len(first) ** 0.5, len(first))
     word = "more than" if low > 0 else "less than" if high < 0 else "no different, at 95 %, from"
-    return (f"untargeted, on the {len(first)} images that both are fooled on {label(profile, mmc)} takes a mean distortion of "
+    return (f"untargeted, on the {len(first)} images that both are fooled on, {label(profile, mmc)} takes a mean distortion of "
             f"{first.mean():.3f}, {word} SCE's {second.mean():.3f} (paired difference {gap:+.3f} [{low:+.3f}, {high:+.3f}])")
 
 
@@ -245,9 +247,7 @@ def figure_3b(profile: Profile, methods: list[str] | None = None) -> Item:
     values = pd.DataFrame(long)
     moved = {name: sum(((path[-1][0] - path[0][0]) ** 2 + (path[-1][1] - path[0][1]) ** 2) ** 0.5 for path in paths) / len(paths)
              for name, paths in results["paths"].items()}
-    labels, centers = results["labels"], results["centers"]
-    fooled = {name: [first_fooled(path, centers, labels[index]) for path, index in zip(paths, results["inputs"], strict=True)]
-              for name, paths in results["paths"].items()}
+    fooled = fooled_at(results)
     says = (f"fooled first at step {_steps(fooled['untargeted_1'])} under the untargeted and {_steps(fooled['targeted_1'])} under the "
             f"targeted adaptive objective, {_steps(fooled['cross_entropy'])} under cross-entropy; after {profile.plane.steps} steps "
             f"the feature has moved {moved['untargeted_1']:.2f} under the untargeted and "
@@ -256,6 +256,13 @@ def figure_3b(profile: Profile, methods: list[str] | None = None) -> Item:
     return Item("Figure 3b", "figure_3b", "Adaptive and non-adaptive attacks in a two-dimensional feature space", says, values=values,
                 figure=draw_attack_paths(results, title),
                 notes="Stars: the clean inputs, which are classified rightly. Crosses: the class centers.")
+
+
+def fooled_at(results: dict) -> dict[str, list[int | None]]:
+    """By objective the step at which each input of Fig. 3b is first misclassified, None where it never is."""
+    labels, centers = results["labels"], results["centers"]
+    return {name: [first_fooled(path, centers, labels[index]) for path, index in zip(paths, results["inputs"], strict=True)]
+            for name, paths in results["paths"].items()}
 
 
 def _steps(found: list[int | None]) -> str:

@@ -152,9 +152,9 @@ def libraries(profile: Profile, model: str) -> Measurement:
 
 def step_time(profile: Profile, model: str, against: str) -> Measurement:
     """What a loss costs per training step, over another's on the same network."""
-    return Measurement(
-        model, "step_time", 1, settings={"against": against, "against_identity": model_identity(profile, against), "rounds": 15}
-    )
+    return Measurement(model, "step_time", 1, settings={
+        "against": against, "against_identity": model_identity(profile, against), "rounds": 15,
+        "batch_size": profile.training[profile.models[model].training].batch_size})
 
 
 def models(profile: Profile) -> list[str]:

@@ -16,10 +16,12 @@ from mmclib import data
 ROOT = experiment.ROOT
 DRAW = """
 import sys, pathlib, pandas as pd
-from artifact.exhibits import style, white_box
+from artifact.exhibits import white_box
 data = pd.DataFrame({"model": ["sce"] * 2, "epsilon": [0.0, 0.1], "accuracy": [90.0, 10.0], "low": [85.0, 5.0], "high": [95.0, 15.0]})
 drawn = white_box.draw_curve(data, {"sce": {"label": "SCE", "color": "red"}}, "a title")
-style.save(drawn, pathlib.Path(sys.argv[1]), "figure", data)
+from artifact import report
+from artifact.exhibits.exhibit import Item
+report.write_item(pathlib.Path(sys.argv[1]), Item("Figure 9", "figure", "a title", "", values=data, figure=drawn))
 """
 
 

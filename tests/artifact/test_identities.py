@@ -8,9 +8,9 @@ from artifact import experiment, jobs
 
 COMMITTED = {
     # demo: its verdict is about four models, with distances, indicators and equal passes
-    "demo": {"models": "28be8d6b0dc0", "evaluations": "29cecaff96df", "jobs": "78241c7fd4ef"},
-    "quick": {"models": "b4af1c577b69", "evaluations": "f8c58669a55d", "jobs": "cb671cadbcfb"},
-    "paper": {"models": "73d22aae1c7d", "evaluations": "8c248b1ef901", "jobs": "1853bedf0926"},
+    "demo": {"models": "28be8d6b0dc0", "evaluations": "ea15e0863509", "jobs": "26e98b001faf"},
+    "quick": {"models": "b4af1c577b69", "evaluations": "be6a21e7562f", "jobs": "d5d6693c4bf4"},
+    "paper": {"models": "73d22aae1c7d", "evaluations": "97a2f626dd79", "jobs": "f3949db50504"},
 }
 
 

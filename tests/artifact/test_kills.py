@@ -64,7 +64,8 @@ def test_a_receipt_outlives_a_killed_snakemake_and_the_whole_tree_ends(tiny, tmp
     made = job.receipt.read_bytes(), job.receipt.stat().st_mtime_ns
     wait_for(lambda: not mentions(str(tmp_path)), 20)
     os.utime(job.receipt, (4_070_908_800, 4_070_908_800))  # 2099: a clock set back, an archive
-    subprocess.run(commands.snakemake(tiny, [], 1, (job.receipt,)), cwd=experiment.ROOT, check=False)
+    assert not job.done()  # its notebook has not said yet what it claims
+    subprocess.run(commands.snakemake(tiny, [job], 1, (job.receipt,)), cwd=experiment.ROOT, check=False)
     assert job.done() and job.receipt.read_bytes() == made[0]
     assert not (experiment.ROOT / "here").exists()
 

@@ -62,7 +62,7 @@ def test_a_failed_job_is_named_with_its_reason_and_what_needs_it_waits(tiny, cap
     failed = plain.side_by_side(tiny, todo, parallel=2)
     said = capsys.readouterr().out
     assert failed == ["white box"], said
-    assert "failed" in said and "checkpoint of 'mmc-10' is missing" in said and "delete" in said
+    assert "failed" in said and "the weights of 'mmc-10' are needed" in said and "delete" in said
     assert not jobs.find(tiny, "report").done()
 
 

@@ -75,7 +75,7 @@ def test_a_figure_is_the_same_file_when_drawn_again(tmp_path):
     data = pd.DataFrame({"model": ["sce"] * 2, "epsilon": [0.0, 0.1], "accuracy": [90.0, 10.0], "low": [85.0, 5.0], "high": [95.0, 15.0]})
     for folder in ("a", "b"):
         drawn = white_box_exhibits.draw_curve(data, {"sce": methods.look(comparable(), "sce")}, "title")
-        style.save(drawn, tmp_path / folder, "figure", data)
+        report.write_item(tmp_path / folder, exhibit.Item("Figure 9", "figure", "title", "says", values=data, figure=drawn))
     for name in ("figure.pdf", "figure.png", "figure.csv"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert not plt.get_fignums()
@@ -280,7 +280,7 @@ def test_no_pdf_holds_a_type_3_font(drawn, tmp_path):
     assert len(drawn) >= 10
     for stem in ("ladder", "figure_2"):
         with plt.rc_context({"pdf.fonttype": 3, "savefig.dpi": 50, "savefig.bbox": "tight"}):  # whatever a user has set
-            style.save(drawn[stem].figure, tmp_path, stem, drawn[stem].values)
+            report.write_item(tmp_path, drawn[stem])
         written = (tmp_path / f"{stem}.pdf").read_bytes()
         assert b"/FontFile2" in written and b"/Type3" not in written
         assert plt.imread(tmp_path / f"{stem}.png").shape[1] == round(200 * style.WIDE)

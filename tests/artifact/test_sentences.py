@@ -117,6 +117,27 @@ def test_transfers_that_tie_are_all_named_and_one_model_has_none(monkeypatch, tm
         black_box.figure_4(alone)
 
 
+def test_a_transfer_that_beats_the_white_box_is_told(monkeypatch):
+    cpu = experiment.load_profile("cpu")
+    left = {"sce": 0.4, "mmc-10": 0.6}  # of its own attack
+
+    def results(transferred):
+        def found(profile, spec):
+            shares = {target: left.get(target, 0.0) if target == spec.model else transferred for target in spec.settings["targets"]}
+            return {"targets": {target: {"accuracy": share, "interval": [share - 0.05, share + 0.05]} for target, share in shares.items()}}
+        monkeypatch.setattr(black_box, "evaluation", found)
+        return black_box.figure_4(cpu)
+    assert "white-box" not in results(0.52).says  # lower, but within the intervals
+    says = results(0.45).says
+    assert "; on MMC-10 a transfer leaves less than the model's own white-box attack (MIM at ε = 8/255 from " in says
+    assert "leaves MMC-10 45.0 % [40.0, 50.0], its own 60.0 % [55.0, 65.0])" in says
+    values = results(0.1).values
+    own, away = black_box.beaten_white_box(values)[0]
+    assert own["target"] == own["substitute"] == away["target"] == "mmc-10" and away["accuracy"] == 10
+    assert {pair[0]["target"] for pair in black_box.beaten_white_box(values)} == {"sce", "mmc-10"}
+    assert black_box.beaten_white_box(values[values["substitute"] == "sce"]) == []  # a pair needs both
+
+
 def test_the_papers_transfers_keep_the_papers_epsilons(quick):
     paper = black_box.paper_figure_4()
     assert sorted(set(paper["epsilon"])) == [8 / 256, 16 / 256]
