@@ -87,7 +87,7 @@ def page_mark(profile: Profile, report: Path) -> str:
     settings that it was drawn by: titles, bands, the verdict's rules.
     """
     shown = profile.model_dump(mode="json", exclude={"source", "cluster", "device", "threads", "job_gradients"}, exclude_defaults=True)
-    drawn = [path for job in plan(profile) for path in (job.receipt, *job.makes) if path != report]
+    drawn = [path for job in plan(profile) for path in (*job.outputs, *job.makes) if path.suffix == ".json" and path != report]
     return identity("page", report=os.path.relpath(report, ROOT), profile=shown, receipts=receipts.together(drawn))
 
 

@@ -101,7 +101,7 @@ def remove_states(folder: str | Path) -> None:
 
 def _abandoned(folder: Path) -> list[Path]:
     """What killed processes left half written; what a living one writes just now is its own."""
-    return [path for path in folder.glob(".state-*.[0-9]*") if not _lives(int(path.suffix[1:]))]
+    return [path for path in folder.glob(".state-*") if path.suffix[1:].isdigit() and not _lives(int(path.suffix[1:]))]
 
 
 def _lives(pid: int) -> bool:

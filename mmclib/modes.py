@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 import torch
 
@@ -24,7 +25,8 @@ def own_modes(device: torch.device, *, gradients: bool = False, exact: bool = Tr
 
 def _without_tf32(stack):
     # torch has two generations of these settings; where the caller mixes them, the older ones cannot be read.
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn  # whose settings torch's stubs do not know
+    matmul: Any = torch.backends.cuda.matmul
     parts = (cudnn.conv, cudnn.rnn, matmul)
     for part in parts:  # put back last, since the older ones set them too
         stack.callback(setattr, part, "fp32_precision", part.fp32_precision)

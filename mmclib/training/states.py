@@ -63,9 +63,9 @@ def not_finite(what, state, recipe, batch_number):
                              f"(learning rate {rate:g}); try a smaller learning_rate. The last state: {state.saved}")
 
 
-def contents(model, train, test, recipe, given_mean) -> dict:
+def contents(model, train, test, recipe) -> dict:
     """Hash what a training is of, so that its state is never resumed as another's: architecture, its settings, which of its parameters
-    are trained, head with its centers, the mean that the user gave, an objective that is no name, data."""
+    are trained, head with its centers, a mean of the user's own, an objective that is no name, data."""
     buffers = {name: tensor for name, tensor in model.head.named_buffers()}
     plainly = {name: value for name, value in sorted(vars(model.head).items()) if isinstance(value, (int, float, str, bool, tuple))}
     network = repr((str(model), {name: value for name, value in plainly.items() if name != "training"},
@@ -74,7 +74,7 @@ def contents(model, train, test, recipe, given_mean) -> dict:
                      [parameter.requires_grad for parameter in layer.parameters(recurse=False)]) for name, layer in model.named_modules()}
     found = {"model": checkpoints.digest(network, *buffers.values()), "data": checkpoints.digest(*train),
              "layers": fingerprint(layers)[:16], "test": checkpoints.digest(*test), "attributes": _attributes(model),
-             "mean": checkpoints.digest(model.mean) if given_mean else "of the training images"}
+             "mean": "of the training images" if _is_mean(model.mean, train[0]) else checkpoints.digest(model.mean)}
     objective = recipe.adversarial and recipe.adversarial.objective
     if callable(objective):
         try:
@@ -83,6 +83,12 @@ def contents(model, train, test, recipe, given_mean) -> dict:
             raise ValueError(f"the objective holds {what}, which cannot be told from another by its content, so a state in a folder could "
                              "be resumed under another objective; take one without it") from None
     return found
+
+
+def _is_mean(mean, images) -> bool:
+    """Is it the images' own, whose last bits may be another device's? A model that was trained before has it as one that was given it."""
+    found = sum(part.double().sum(0) for part in images.split(5000)) / len(images) / 255
+    return mean.shape == found.shape and torch.allclose(mean.double().cpu(), found.cpu(), atol=1e-4)
 
 
 def _attributes(model) -> str:

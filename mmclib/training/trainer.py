@@ -75,14 +75,13 @@ def fit(model: Classifier, train: tuple[Tensor, Tensor], test: tuple[Tensor, Ten
 def _fit(model, train, test, recipe, seed, folder, device, precision, compile, stop, progress):
     images, labels = (tensor.to(device) for tensor in train)
     steps = math.ceil(len(labels) / recipe.batch_size)
-    given_mean = model.mean.numel() > 1 or bool(model.mean.any())  # a single number may be a user's own
-    if not given_mean:
+    if model.mean.numel() == 1 and not model.mean.any():  # a single number may be a user's own
         model.mean = images.float().mean(0) / 255
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's overloads
+    model.to(device, memory_format=torch.channels_last)
     try_backbone(model, images, alone=(len(labels) - 1) % recipe.batch_size == 0)
     settings = {"recipe": plain(recipe), "seed": seed, "images": list(images.shape)}
     if folder is not None:  # what a state in it must be of
-        settings |= contents(model, train, test, recipe, given_mean)
+        settings |= contents(model, train, test, recipe)
     run = Run(model, [], None, images, labels, test, recipe, seed, folder, settings)
     if precision == "auto":
         precision = best_precision(device)

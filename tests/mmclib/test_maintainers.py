@@ -187,6 +187,12 @@ def test_a_folder_of_another_mean_or_function_is_not_taken_for_this_one(tmp_path
     assert trained(first(), tmp_path).finished
 
 
+def test_the_same_model_goes_on_in_its_folder(tmp_path):
+    model = small()
+    assert not trained(model, tmp_path, stop=lambda: True).finished  # which has set its mean
+    assert torch.equal(weights(trained(model, tmp_path)), weights(trained(small())))
+
+
 def test_modules_act_in_their_order():
     one, two = nn.Linear(4, 4), nn.ReLU()
     assert fingerprint(nn.Sequential(OrderedDict(a=one, b=two))) != fingerprint(nn.Sequential(OrderedDict(b=two, a=one)))
