@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 
-from artifact import cluster, jobs, kernel, plain, preflight, processes, status, terminal
+from artifact import cluster, jobs, kernel, plain, preflight, processes, runners, status, terminal
 from artifact.experiment import ROOT, Profile, load_profile, read_receipt, results_folder
 
 USUAL = "demo"  # the profile where none is named
@@ -187,7 +187,7 @@ def one_job(options) -> int:
     profile = load_profile(options.profile)
     job = jobs.find(profile, options.name)
     gpu = cluster.take_gpu() if cluster.resources(profile, job)["gpu"] else None  # noqa: F841  (held until this process ends)
-    jobs.run_timed(profile, job, jobs.run_notebook)
+    runners.run_timed(profile, job, runners.run_notebook)
     return 0
 
 

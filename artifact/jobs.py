@@ -1,20 +1,19 @@
-"""The jobs of a profile (each one notebook run with typed parameters) and the two ways to run one: papermill, or plain Python."""
+"""The jobs of a profile, each one notebook run with typed parameters: what they need and make, what is done, how long they take."""
 
-import ast
-import json
 import os
 import re
 import sys
-import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from artifact import receipts, status
+from artifact import receipts
 from artifact.experiment import ROOT, Profile, identity, model_identity, model_receipt_path, read_receipt, results_folder
 from artifact.measurements import black_box, general_purpose, ladder, variants, white_box
-from artifact.measurements.measurement import same_checkpoints
+from artifact.measurements.measurement import stands
 from artifact.profiles import SIZES
 
+CONTAINER = Path("/sys/fs/cgroup")
+JOB_MEMORY = 1.5 * 2**30  # bytes: the largest process of one held 1.3 GiB
 SECONDS_TO_START = 8  # a kernel and its imports
 # Of one image each, as a profile's job_gradients: trainings wait for nothing and all else waits for them, so a kernel is worth it sooner.
 TRAINING_GRADIENTS = 180_000
@@ -45,7 +44,10 @@ class Job:
         return self.outputs[0]
 
     def missing(self) -> list[Path]:
-        """What is not there, or is of other weights than the models' receipts name; ValueError that names a damaged receipt."""
+        """What is not there, or would be made otherwise now: of other weights, with a package that was missing.
+
+        ValueError names a damaged receipt.
+        """
         return [path for path in dict.fromkeys([*self.outputs, *self.makes]) if not self._there(path)]
 
     def _there(self, path: Path) -> bool:
@@ -56,7 +58,7 @@ class Job:
         receipt = read_receipt(path)
         if receipt["kind"] == "notebook":  # what it claims is of evaluations that may have been made again since
             return receipt["results"].get("of") in (None, receipts.together(self.makes))
-        return receipt["kind"] != "evaluation" or self.profile is None or same_checkpoints(self.profile, receipt)
+        return receipt["kind"] != "evaluation" or self.profile is None or stands(self.profile, receipt)
 
     def done(self) -> bool:
         return not self.missing()
@@ -296,103 +298,11 @@ def listed(jobs) -> str:
     return "; ".join(job.name for job in jobs)
 
 
-def notebook_parameters(path: Path) -> dict:
-    """The names and default values in a notebook's one cell tagged `parameters`."""
-    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if "parameters" in cell["metadata"].get("tags", ())]
-    if len(cells) != 1:
-        raise ValueError(f"{path.name} must have exactly one cell tagged 'parameters', it has {len(cells)}")
-    defaults = {}
-    for statement in ast.parse("".join(cells[0]["source"])).body:
-        if not (isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name)):
-            raise ValueError(f"{path.name}: the parameters cell may hold only `name = literal`, found {ast.unparse(statement)!r}")
-        defaults[statement.targets[0].id] = ast.literal_eval(statement.value)
-    return defaults
-
-
-def check_parameters(path: Path, given: dict) -> None:
-    """Refuse, before anything runs, a parameter that the notebook does not have or a value of another type than its default's."""
-    defaults = notebook_parameters(path)
-    for name, value in given.items():
-        if name not in defaults:
-            raise ValueError(f"{path.name} has no parameter {name!r}; it has: {', '.join(defaults)}")
-        wanted = type(defaults[name])
-        if not (type(value) is wanted or (wanted is float and type(value) is int)):
-            raise ValueError(f"{path.name}: parameter {name!r} must be {wanted.__name__} like its default {defaults[name]!r}, "
-                             f"got {type(value).__name__} {value!r}")
-
-
-def log_path(profile: Profile, job: Job) -> Path:
-    return ROOT / "logs" / profile.name / f"{re.sub('[^A-Za-z0-9_.-]+', '-', job.name)[:80]}.ipynb"
-
-
-def run_notebook(profile: Profile, job: Job) -> None:
-    """Run a job through papermill; the executed notebook stays under logs/ also when a cell fails.
-
-    Raises RuntimeError with the failing cell's error, or when the notebook ended without its receipt.
-    """
-    # Reading a notebook loads jsonschema, and that the grammar of a format no notebook uses: 2 s of each job, so it is not found.
-    sys.modules.setdefault("rfc3987_syntax", None)
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-    from papermill.exceptions import PapermillExecutionError
-
-    from artifact import kernel
-
-    source, log = ROOT / "notebooks" / f"{job.notebook}.ipynb", log_path(profile, job)
-    check_parameters(source, job.parameters)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        papermill.execute_notebook(str(source), str(log), job.parameters, kernel_name="python3", cwd=str(ROOT), progress_bar=False,
-                                   extra_arguments=["--log-level=50"], kernel_manager_class=kernel.manager())
-    except DeadKernelError:
-        raise RuntimeError(f"{brief(job.name)}: the kernel of {source.name} was killed; where the memory ran out, run fewer jobs at the "
-                           f"same time (--jobs 1). What was saved stays; the executed notebook is {log.relative_to(ROOT)}") from None
-    except PapermillExecutionError as error:
-        trace = re.sub("\x1b\\[[0-9;]*m", "", "\n".join(error.traceback[-2:]))  # without a terminal's colours
-        raise RuntimeError(f"{brief(job.name)}: cell {error.cell_index} of {source.name} failed\n{trace}\n"
-                           f"the executed notebook is {log.relative_to(ROOT)}") from None
-    _require_receipt(job, f"see {log.relative_to(ROOT)}")
-
-
-def run_plain(profile: Profile, job: Job) -> None:
-    """Run a job's code cells in this process, for machines that have neither papermill nor Jupyter: the same receipts."""
-    import matplotlib
-    matplotlib.use("Agg")
-
-    source = ROOT / "notebooks" / f"{job.notebook}.ipynb"
-    check_parameters(source, job.parameters)
-    namespace = {"__name__": "__main__"}
-    for index, cell in enumerate(json.loads(source.read_text(encoding="utf-8"))["cells"]):
-        if cell["cell_type"] == "code":
-            exec(compile("".join(cell["source"]), f"{source.name}, cell {index}", "exec"), namespace)
-            if "parameters" in cell["metadata"].get("tags", ()):
-                namespace.update(job.parameters)
-    if drawn := sys.modules.get("matplotlib.pyplot"):
-        drawn.close("all")
-
-
-def _require_receipt(job: Job, hint: str) -> None:
-    if missing := job.missing():
-        raise RuntimeError(f"{brief(job.name)}: the notebook ended without writing {missing[0]}; {hint}")
-
-
 def describe(seconds: float) -> str:
     """A duration as a person says it."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def run_timed(profile: Profile, job: Job, runner) -> None:
-    """Run one job and say when it starts (where no living line shows it) and how it ended, in one line each."""
-    began = time.perf_counter()
-    with status.working(job.name, rule_name(job)) as done:
-        if not status.living():
-            print(f"{brief(job.name)} ...", flush=True)
-        runner(profile, job)
-        seconds = time.perf_counter() - began
-        count = done(seconds)
-    print(f"{brief(job.name)}: done in {describe(seconds)}{count}", flush=True)
 
 
 def estimate(jobs: list[Job], parallel: int) -> float:
@@ -404,13 +314,36 @@ def estimate(jobs: list[Job], parallel: int) -> float:
 
 
 def workers(profile: Profile) -> int:
-    """Jobs to run at the same time on this machine: as many as a profile's threads leave room for, or one for each GPU."""
+    """Jobs to run at the same time on this machine: as many as a profile's threads and the memory leave room for, or one for each GPU."""
     if profile.device == "cuda":
         import torch
         return max(1, torch.cuda.device_count())
-    return max(1, cores() // profile.threads)
+    return max(1, min(cores() // profile.threads, processes()))
+
+
+def processes() -> int:
+    """Processes that compute or draw, to run at the same time: as many as there are cores, and as the memory holds."""
+    return max(1, min(cores(), int(memory() / JOB_MEMORY)))
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    """Processor cores that this process may use, of a container no more than its quota."""
+    here = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    quota, period = _limit("cpu.max", 2)
+    return max(1, min(here, round(quota / period)) if quota else here)
+
+
+def memory() -> float:
+    """Bytes of memory that this process may use, of a container no more than its limit."""
+    here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    (limit,) = _limit("memory.max", 1)
+    return min(here, limit or here)
+
+
+def _limit(name: str, count: int) -> list[float]:
+    """The numbers in a file of the container's own limits (cgroup v2), zeros where there is none."""
+    try:
+        found = [float(word) for word in (CONTAINER / name).read_text().split()]
+    except (OSError, ValueError):  # none, or "max"
+        return [0.0] * count
+    return found if len(found) == count else [0.0] * count

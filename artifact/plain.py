@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 
-from artifact import jobs, processes
+from artifact import jobs, processes, runners
 from artifact.experiment import ROOT, Profile
 
 
@@ -13,7 +13,7 @@ def in_turn(profile: Profile, todo: list[jobs.Job]) -> None:
     """Run the jobs in this process, but for those that need what is not made and was not asked for."""
     for job in todo:
         if all(need.exists() for need in job.needs):
-            jobs.run_timed(profile, job, jobs.run_plain)
+            runners.run_timed(profile, job, runners.run_plain)
 
 
 def side_by_side(profile: Profile, todo: list[jobs.Job], parallel: int) -> list[str]:
@@ -53,7 +53,7 @@ def side_by_side(profile: Profile, todo: list[jobs.Job], parallel: int) -> list[
 
 
 def _log(profile, job):
-    return jobs.log_path(profile, job).with_suffix(".txt")
+    return runners.log_path(profile, job).with_suffix(".txt")
 
 
 def _start(profile, job) -> subprocess.Popen:

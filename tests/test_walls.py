@@ -3,6 +3,7 @@
 import ast
 from functools import cache
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -86,7 +87,7 @@ def test_no_module_imports_itself_by_a_detour():
 
 def test_the_walls_see_what_they_should():
     assert "torch" in ways("mmclib.models", everywhere=False) and "torch" in ways("artifact.compute.measure", everywhere=False)
-    assert "matplotlib" not in ways("artifact.jobs", everywhere=False) and "matplotlib" in ways("artifact.jobs", everywhere=True)
+    assert "matplotlib" not in ways("artifact.runners", everywhere=False) and "matplotlib" in ways("artifact.runners", everywhere=True)
     assert "mmclib.attacks.pgd" in ways("mmclib.attacks", everywhere=False)
 
 
@@ -97,6 +98,22 @@ def test_the_worked_example_of_a_table_is_the_codes():
     for room, lines in zip(rooms, excerpts, strict=True):
         code = [line.strip() for line in (ROOT / "artifact" / room).read_text(encoding="utf-8").splitlines()]
         assert [line for line in lines if line and line not in code] == [], room
+
+
+def test_whoever_adds_a_loss_a_data_set_or_a_network_finds_all_places_named():
+    """CONTRIBUTING names the tables that need a line; each has one for whatever a profile may ask for."""
+    from artifact import methods, preflight, profiles, sections
+    from artifact.exhibits import variants
+    from artifact.measurements import ladder, measurement
+    from mmclib import data, zoo
+    losses, sets, networks = (get_args(model.model_fields[field].annotation) for model, field in (
+        (sections.Model, "loss"), (sections.Training, "dataset"), (sections.Training, "architecture")))
+    assert set(losses) == set(methods.METHODS) and {*measurement.ADAPTIVE, *ladder.PRESET} <= set(zoo.PRESET) <= set(losses)
+    assert set(sets) == set(profiles.SIZES) == set(variants.NAMES) and data.NUM_CLASSES == profiles.CLASSES
+    assert set(networks) == set(preflight.NETWORK_MIB)
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in text for name in (
+        "METHODS", "ADAPTIVE", "PRESET", "SIZES", "CLASSES", "NAMES", "NETWORK_MIB", "PER_IMAGE", "MODEL_FIELDS", "REVISION"))
 
 
 def test_every_page_at_the_root_has_its_place_in_the_documentation():

@@ -5,11 +5,13 @@ Each takes what artifact.compute.measure gives every evaluation and returns what
 
 import torch
 
+from artifact.compute.pieces import Pieces
 from artifact.experiment import pack
 from mmclib import attacks, evaluation
 from mmclib.attacks import indicators as raised
 from mmclib.attacks.objectives import divided, divided_by_gap
 from mmclib.counter import image_seeds
+from mmclib.fingerprints import fingerprint
 from mmclib.intervals import wilson_interval
 from mmclib.margins import feature_margin as margin_of
 from mmclib.seeds import derive
@@ -65,19 +67,27 @@ def indicators(profile, spec, classifier, images, labels, *, partial, progress) 
     if attack == "multi_targeted":  # towards the likeliest wrong class
         with torch.no_grad():
             logits = torch.cat([classifier(part) for part in pixels.split(500)])
-        goals = logits.scatter(1, own[:, None], -torch.inf).argmax(1)
-        blind = raised.unavailable_gradients(classifier, pixels, own, targets=goals, objective="targeted_2")
-        path = raised.record_path(classifier, pixels, own, targets=goals, objective="targeted_2", step_size=None, **climb)
-        failed = raised.unbounded_failure(classifier, pixels, own, attack=attacks.multi_targeted, **hyper | {"epsilon": 1.0, "seed": seed})
+        aim = {"targets": logits.scatter(1, own[:, None], -torch.inf).argmax(1), "objective": "targeted_2"}
+        steps = {"step_size": None}
+        unbounded = {"attack": attacks.multi_targeted, **hyper, "epsilon": 1.0}
     else:
-        objective = hyper["objective"]
-        blind = raised.unavailable_gradients(classifier, pixels, own, objective=objective)
-        path = raised.record_path(classifier, pixels, own, objective=objective, step_size=hyper["step_size"],
-                                  restart=hyper["restarts"] - 1, **climb)  # its last try
-        failed = raised.unbounded_failure(classifier, pixels, own, objective=objective, seed=seed)
-    silent = raised.silent_success(path.margins, torch.zeros_like(blind))  # if the rung returned none
-    return {"raised": {"unavailable_gradients": pack(blind), "silent_success": pack(silent),
-                       "incomplete_optimisation": pack(raised.incomplete_optimisation(path.losses)), "unbounded_failure": pack(failed)}}
+        aim = {"objective": hyper["objective"]}
+        steps = {"step_size": hyper["step_size"], "restart": hyper["restarts"] - 1}  # its last try
+        unbounded = aim
+
+    def along_its_path():
+        path = raised.record_path(classifier, pixels, own, **aim, **steps, **climb)
+        none = torch.zeros(len(own), dtype=torch.bool)  # if the rung returned none
+        return {"silent_success": pack(raised.silent_success(path.margins, none)),
+                "incomplete_optimisation": pack(raised.incomplete_optimisation(path.losses))}
+
+    def without_bounds():
+        return {"unbounded_failure": pack(raised.unbounded_failure(classifier, pixels, own, seed=seed, **unbounded))}
+
+    pieces = Pieces(partial, fingerprint(classifier, images, labels))
+    blind = raised.unavailable_gradients(classifier, pixels, own, **aim)
+    return {"raised": {"unavailable_gradients": pack(blind), **pieces.once("path", along_its_path),
+                       **pieces.once("unbounded", without_bounds)}}
 
 
 def matched(profile, spec, classifier, images, labels, *, partial, progress) -> dict:

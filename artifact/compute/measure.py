@@ -8,7 +8,7 @@ import torch
 
 from artifact.compute import deeper, probes, trained
 from artifact.experiment import Profile, model_identity, pack, read_receipt, unpack, write_receipt
-from artifact.measurements.measurement import Measurement, num_classes, same_checkpoints
+from artifact.measurements.measurement import Measurement, num_classes, stands
 from mmclib import attacks, evaluation
 from mmclib.intervals import wilson_interval
 from mmclib.seeds import derive
@@ -29,7 +29,8 @@ def evaluate(profile: Profile, spec: Measurement, *, progress: bool = False) -> 
         kind = "transfer" if spec.attack.startswith("transfer_") else spec.attack
         kind = "after" if "after" in spec.settings else kind
         run = {"clean": _clean, "after": _after, "transfer": _transfer, **probes.KINDS, **deeper.KINDS}.get(kind, _attack)
-        results = run(profile, spec, model.classifier, images, labels, partial=path.with_suffix(".partial"), progress=progress)
+        partial = path.with_suffix(".partial")
+        results = run(profile, spec, model.classifier, images, labels, partial=partial, progress=progress)
         receipt = {
             "identity": spec.identity(profile), "kind": "evaluation", "model": spec.model,
             "model_identity": model_identity(profile, spec.model),
@@ -42,13 +43,14 @@ def evaluate(profile: Profile, spec: Measurement, *, progress: bool = False) -> 
             receipt["target_sha256"] = {name: trained.ensure_model(profile, name).receipt["results"]["checkpoint_sha256"]
                                         for name in spec.settings["targets"]}
         write_receipt(path, receipt)
+        partial.unlink(missing_ok=True)
         return read_receipt(path)
 
 
 def _found(profile: Profile, path) -> dict | None:
-    # An evaluation of other weights than those that are there now is work to do again: no table row may mix two networks.
+    # Of other weights than those that are there now it is work to do again: no table row may mix two networks.
     receipt = read_receipt(path) if path.exists() else None
-    return receipt if receipt and same_checkpoints(profile, receipt) else None
+    return receipt if receipt and stands(profile, receipt) else None
 
 
 def summary(outcome: evaluation.Evaluation) -> dict:
@@ -85,7 +87,9 @@ def _attack(profile, spec, classifier, images, labels, *, partial, progress) -> 
     targets = (
         evaluation.random_targets(labels, num_classes(profile, spec.model), seed=derive(profile.seed, "targets")) if spec.targeted else None
     )
-    batch_size = 256 if spec.attack == "autoattack" else profile.batch_size  # which alone depends on its batch
+    batch_size = profile.batch_size
+    if spec.attack == "autoattack":  # which alone depends on its batch; what is kept is whole batches, and on a CPU 16 images take minutes
+        batch_size = 16 if profile.device == "cpu" else 256
     outcome = evaluation.robust_accuracy(
         classifier, images, labels, getattr(attacks, spec.attack), targets=targets, seed=_seed(profile, spec),
         batch_size=batch_size, partial=partial, progress=progress, **hyper)

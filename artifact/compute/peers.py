@@ -2,22 +2,27 @@
 
 import torch
 
+from artifact.measurements.measurement import LIBRARIES
 from mmclib import attacks, evaluation
 from mmclib.attacks.objectives import untargeted_2
 
 
-def reports(model, images, labels, *, epsilon, step_size, steps) -> dict[str, float | str]:
+def reports(model, images, labels, *, epsilon, step_size, steps, once=lambda name, make: make()) -> dict[str, float | str]:
     """Accuracy of `model` on float images in [0, 1] (N, C, H, W) as each library's PGD finds it, by name; a text where one is missing.
 
-    Libraries run with the losses they come with, and once each with the margin where they let one choose the loss.
+    Libraries run with the losses they come with, and once each with the margin where they let one choose the loss. `once` may keep what
+    `make` returns by name, and return it again in a later call.
     """
+    def accuracy(attack):
+        return evaluation.accuracy(model, attack().detach().clamp(0, 1), labels).accuracy
+
     left = {"no attack": evaluation.accuracy(model, images, labels).accuracy}
-    for run in (_foolbox, _torchattacks, _autoattack):
+    for package, run in _RUNS.items():
         try:
-            for name, found in run(model, images, labels, epsilon, step_size, steps):
-                left[name] = evaluation.accuracy(model, found.detach().clamp(0, 1), labels).accuracy
+            for name, attack in run(model, images, labels, epsilon, step_size, steps).items():
+                left[name] = once(name, lambda attack=attack: accuracy(attack))
         except ModuleNotFoundError:
-            left[run.__name__.strip("_")] = "not installed"
+            left[package] = "not installed"
     for objective in ("cross_entropy", "untargeted_2"):
         left[f"mmclib, pgd, {objective}"] = evaluation.robust_accuracy(
             model, images, labels, attacks.pgd, objective=objective, epsilon=epsilon, step_size=step_size, steps=steps).accuracy
@@ -33,21 +38,31 @@ def _foolbox(model, images, labels, epsilon, step_size, steps):
             return lambda inputs: eagerpy.astensor(untargeted_2(None, wrapped(inputs).raw, own.raw, None).sum())
 
     wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=images.device)
-    for name, attack in (("foolbox, LinfPGD", foolbox.attacks.LinfPGD), ("foolbox, LinfPGD with the margin", MarginPGD)):
+
+    def run(attack):
         torch.manual_seed(0)
-        yield name, attack(abs_stepsize=step_size, steps=steps)(wrapped, images, labels, epsilons=epsilon)[1]
+        return attack(abs_stepsize=step_size, steps=steps)(wrapped, images, labels, epsilons=epsilon)[1]
+    return {"foolbox, LinfPGD": lambda: run(foolbox.attacks.LinfPGD), "foolbox, LinfPGD with the margin": lambda: run(MarginPGD)}
 
 
 def _torchattacks(model, images, labels, epsilon, step_size, steps):
     import torchattacks
-    torch.manual_seed(0)
-    yield "torchattacks, PGD", torchattacks.PGD(model, eps=epsilon, alpha=step_size, steps=steps)(images, labels)
+
+    def run():
+        torch.manual_seed(0)
+        return torchattacks.PGD(model, eps=epsilon, alpha=step_size, steps=steps)(images, labels)
+    return {"torchattacks, PGD": run}
 
 
-def _autoattack(model, images, labels, epsilon, step_size, steps):
+def _pyautoattack(model, images, labels, epsilon, step_size, steps):
     from pyautoattack import AutoAttack
-    for name in ("apgd-ce", "apgd-t"):
+
+    def run(name):
         attack = AutoAttack(model, norm="Linf", eps=epsilon, version="custom", attacks=[name], seed=0, device=images.device)
         attack.verbose = False
         found = attack.run_standard_evaluation(images, labels)
-        yield f"pyautoattack, {name}", found[0] if isinstance(found, tuple) else found
+        return found[0] if isinstance(found, tuple) else found
+    return {f"pyautoattack, {name}": lambda name=name: run(name) for name in ("apgd-ce", "apgd-t")}
+
+
+_RUNS = dict(zip(LIBRARIES, (_foolbox, _torchattacks, _pyautoattack), strict=True))

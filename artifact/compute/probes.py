@@ -3,22 +3,27 @@
 Each takes what artifact.compute.measure gives every evaluation and returns what its receipt keeps.
 """
 
+import itertools
 import time
 
 import torch
 import torch.nn.functional as F
 
 from artifact.compute import peers, trained
+from artifact.compute.pieces import Pieces
 from artifact.experiment import pack
 from artifact.measurements.measurement import ADAPTIVE, num_classes
 from mmclib import attacks, data, evaluation
 from mmclib.attacks.climb import ascend, random_start
 from mmclib.attacks.objectives import OBJECTIVES, best_other, logit_of
 from mmclib.counter import image_seeds
+from mmclib.fingerprints import fingerprint
 from mmclib.intervals import wilson_interval
 from mmclib.seeds import derive
 from mmclib.training.step import TrainingStep, best_precision
 from mmclib.training.trainer import make_optimizers
+
+_CHUNK = 500  # images whose logits or gradients are taken at a time: a device holds no graph of ten thousand
 
 
 def plane(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
@@ -58,7 +63,7 @@ def _rounded(values) -> list:
 
 @torch.no_grad()
 def _logits(classifier, images) -> torch.Tensor:
-    return torch.cat([classifier(part) for part in images.split(500)])
+    return torch.cat([classifier(part) for part in images.split(_CHUNK)])
 
 
 def superclass(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
@@ -87,20 +92,26 @@ def scores(profile, spec, classifier, images, labels, *, partial, progress) -> d
     pixels, own = images.to(profile.device).float() / 255, labels.to(profile.device)
     hyper = {key: spec.settings[key] for key in ("epsilon", "steps", "step_size")}
     seeds = image_seeds(derive(profile.seed, "pgd", 0), len(pixels), pixels.device)
+    pieces = Pieces(partial, fingerprint(classifier, images, labels))
 
-    def score(batch):
+    def score(batch, rows):
         logits = _logits(classifier, batch).double()
         distance = profile.models[spec.model].loss in ADAPTIVE
         values = -logits.amax(1) if distance else -F.log_softmax(logits, 1).amax(1)
-        return values.cpu(), (logits.argmax(1) == own).cpu()
+        return _rounded(values.cpu()), (logits.argmax(1) == own[rows]).tolist()
 
-    clean, correct = score(pixels)
-    kept = {"clean": _rounded(clean), "correct": pack(correct), "attacked": {}}
-    for name in spec.settings["objectives"]:  # all steps and the last iterate: the attack does not stop at the boundary
+    def attacked(name, rows):  # all steps and the last iterate: the attack does not stop at the boundary
         crafted = [attacks.pgd(classifier, pixels[part], own[part], objective=name, seed=seeds[part], stop_early=False, **hyper).images
-                   for part in torch.arange(len(pixels), device=pixels.device).split(profile.batch_size)]
-        values, still = score(torch.cat(crafted))
-        kept["attacked"][name] = {"scores": _rounded(values), "correct": pack(still)}
+                   for part in rows.split(profile.batch_size)]
+        return score(torch.cat(crafted), rows)
+
+    clean, correct = score(pixels, slice(None))
+    kept = {"clean": clean, "correct": pack(correct), "attacked": {}}
+    for name in spec.settings["objectives"]:
+        found = [pieces.once(f"{name} {int(rows[0])}", lambda name=name, rows=rows: attacked(name, rows))
+                 for rows in torch.arange(len(pixels), device=pixels.device).split(_CHUNK)]
+        values, still = (list(itertools.chain(*parts)) for parts in zip(*found, strict=True))
+        kept["attacked"][name] = {"scores": values, "correct": pack(still)}
     return kept
 
 
@@ -111,11 +122,12 @@ def diagnosis(profile, spec, classifier, images, labels, *, partial, progress) -
     logits = _logits(classifier, pixels)
     gaps = (logit_of(logits, own) - best_other(logits, own)).cpu()
     seeds = image_seeds(derive(profile.seed, "pgd", 0), len(pixels), pixels.device)
-    paths = {}
-    for name in ("cross_entropy", "untargeted_1", "untargeted_2"):
+    pieces = Pieces(partial, fingerprint(classifier, images, labels))
+
+    def path(name):
         margins, zeros = [], []
 
-        def gradient(current, name=name, margins=margins, zeros=zeros):
+        def gradient(current):
             output, slope = _objective_gradient(classifier, current, own, name)
             margins.append((logit_of(output, own) - best_other(output, own)).median().item())
             zeros.append((slope.flatten(1).abs().amax(1) == 0).double().mean().item())
@@ -123,7 +135,9 @@ def diagnosis(profile, spec, classifier, images, labels, *, partial, progress) -
 
         ascend(gradient, random_start(pixels, seeds, settings["epsilon"]), pixels,
                **{key: settings[key] for key in ("epsilon", "step_size", "steps")})
-        paths[name] = {"margin": _rounded(margins), "zero_gradients": _rounded(zeros)}
+        return {"margin": _rounded(margins), "zero_gradients": _rounded(zeros)}
+
+    paths = {name: pieces.once(name, lambda name=name: path(name)) for name in ("cross_entropy", "untargeted_1", "untargeted_2")}
     right = (gaps > 0).nonzero().flatten()
     chosen = int(right[gaps[right].argsort()[len(right) // 2]]) if len(right) else 0  # the correct image of median margin
     return {"gap": _rounded(gaps), "largest_logit": _rounded(logits.abs().amax(1)), "paths": paths, "image": chosen,
@@ -132,7 +146,7 @@ def diagnosis(profile, spec, classifier, images, labels, *, partial, progress) -
 
 def _objective_gradient(classifier, images, labels, name, targets=None):
     found = []
-    for part in torch.arange(len(images), device=images.device).split(500):  # a device holds no graph of ten thousand
+    for part in torch.arange(len(images), device=images.device).split(_CHUNK):
         pixels = images[part].detach().requires_grad_()
         z = classifier.features(pixels)
         logits = classifier.head.logits(z)
@@ -155,7 +169,9 @@ def _surface(classifier, image, label, settings, seed):
 
 def libraries(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
     """What the field's libraries report of this model with the losses that they come with."""
-    return {"accuracy": peers.reports(classifier, images.to(profile.device).float() / 255, labels.to(profile.device), **spec.settings)}
+    pieces = Pieces(partial, fingerprint(classifier, images, labels))
+    pixels, own = images.to(profile.device).float() / 255, labels.to(profile.device)
+    return {"accuracy": peers.reports(classifier, pixels, own, once=pieces.once, **spec.settings)}
 
 
 def step_time(profile, spec, classifier, images, labels, *, partial, progress) -> dict:

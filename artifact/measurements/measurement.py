@@ -1,11 +1,14 @@
 """One measurement of a model, as a specification that can be looked up or computed, and what all rooms of measurements need."""
 
+import importlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from artifact.experiment import CLASSES, Profile, identity, model_identity, model_receipt_path, read_receipt, results_folder
 
 ADAPTIVE = ("mmc", "mmc-rand", "mmc-hm", "emc")  # losses attacked with the paper's adaptive objectives (App. B.4)
+
+LIBRARIES = ("foolbox", "torchattacks", "pyautoattack")  # the field's, which the measurement `libraries` runs
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,21 @@ def same_checkpoints(profile: Profile, receipt: dict) -> bool:
     used = {receipt["model"]: receipt["checkpoint_sha256"], **receipt.get("target_sha256", {})}
     return all(read_receipt(path)["results"]["checkpoint_sha256"] == digest
                for model, digest in used.items() if (path := model_receipt_path(profile, model)).exists())
+
+
+def stands(profile: Profile, receipt: dict) -> bool:
+    """Is an evaluation the one that would be made now: of the same weights, and no package was missing that can be imported since?"""
+    left = receipt["results"].get("accuracy") if receipt["config"]["attack"] == "libraries" else None
+    missing = [package for package in LIBRARIES if left and left.get(package) == "not installed"]
+    return same_checkpoints(profile, receipt) and not any(map(_imports, missing))
+
+
+def _imports(package: str) -> bool:
+    try:
+        importlib.import_module(package)
+    except ImportError:
+        return False
+    return True
 
 
 def objective(profile: Profile, model: str, targeted: bool) -> str:

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import yaml
 
-from artifact import experiment, jobs, rehearsal
+from artifact import experiment, jobs, rehearsal, runners
 from artifact.measurements import white_box
 
 DEMO = yaml.safe_load((experiment.ROOT / "profiles" / "demo.yaml").read_text())
@@ -134,7 +134,7 @@ def test_a_rehearsal_has_the_same_jobs_in_miniature(tmp_path, monkeypatch):
 def test_every_job_has_a_notebook_with_its_parameters():
     for name in ("demo", "quick", "paper"):
         for job in jobs.plan(experiment.load_profile(name)):
-            jobs.check_parameters(experiment.ROOT / "notebooks" / f"{job.notebook}.ipynb", job.parameters)
+            runners.check_parameters(experiment.ROOT / "notebooks" / f"{job.notebook}.ipynb", job.parameters)
 
 
 @pytest.mark.parametrize(("given", "says"), [
@@ -144,7 +144,7 @@ def test_every_job_has_a_notebook_with_its_parameters():
 ])
 def test_a_wrong_parameter_is_refused_before_anything_runs(given, says):
     with pytest.raises(ValueError, match="notebook|parameter") as error:
-        jobs.check_parameters(experiment.ROOT / "notebooks" / "02_training.ipynb", given)
+        runners.check_parameters(experiment.ROOT / "notebooks" / "02_training.ipynb", given)
     assert says in str(error.value)
 
 

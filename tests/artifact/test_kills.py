@@ -11,7 +11,7 @@ import time
 import pytest
 
 from artifact import __main__ as command_line
-from artifact import commands, experiment, jobs, kernel, processes
+from artifact import commands, experiment, jobs, kernel, processes, runners
 from tests.artifact.tiny import TINY, told
 
 
@@ -113,14 +113,14 @@ def test_a_killed_kernel_is_named_with_the_remedy(tiny, tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "notebooks" / "dies.ipynb").write_text(json.dumps(
         {"cells": [parameters, dies], "metadata": {"language_info": {"name": "python"}}, "nbformat": 4, "nbformat_minor": 5}))
-    monkeypatch.setattr(jobs, "ROOT", tmp_path)
+    monkeypatch.setattr(runners, "ROOT", tmp_path)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     left = tmp_path / f"mmc-kernel-{os.getuid()}-4194305.json"  # of a number that no process of Linux has
     left.touch()
     says = "^the job: the kernel of dies.ipynb was killed; where the memory ran out, .*logs/tiny.*/the-job.ipynb"
     with pytest.raises(RuntimeError, match=says):
-        jobs.run_notebook(tiny, jobs.Job("the job", "dies", {"profile": "x"}, (tmp_path / "never.json",)))
+        runners.run_notebook(tiny, jobs.Job("the job", "dies", {"profile": "x"}, (tmp_path / "never.json",)))
     assert not left.exists() and not list(tmp_path.glob("mmc-kernel-*"))
 
 

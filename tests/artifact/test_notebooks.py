@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from artifact import experiment, jobs, notebook
+from artifact import experiment, notebook, runners
 from artifact.exhibits import white_box as white_box_exhibits
 from mmclib.losses import SoftmaxCrossEntropy
 
@@ -27,7 +27,7 @@ def source(cell):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 class TestNotebook:
     def test_has_one_parameters_cell_of_literals(self, path):
-        defaults = jobs.notebook_parameters(path)
+        defaults = runners.notebook_parameters(path)
         assert defaults.get("profile") == (None if path.stem == "00_quickstart" else "demo")
 
     def test_cells_are_short_and_define_only_what_they_explain(self, path):

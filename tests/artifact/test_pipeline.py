@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from artifact import experiment, jobs, processes, report
+from artifact import experiment, jobs, processes, report, runners
 from artifact.compute import measure, trained
 from artifact.exhibits import white_box as white_box_exhibits
 from artifact.measurements import white_box
@@ -126,22 +126,22 @@ def test_the_report_says_what_is_missing_and_how_to_make_it(tiny, monkeypatch, t
 
 def test_plain_and_papermill_runs_share_receipts(tiny):
     job = jobs.find(tiny, "train sce, mmc-10")
-    jobs.run_plain(tiny, job)
+    runners.run_plain(tiny, job)
     assert job.done()
     models = {path.name: path.read_bytes() for path in (experiment.results_folder(tiny) / "models").glob("*.json")}
     assert len(models) == 2
     kept = told(experiment.read_receipt(job.receipt))
-    jobs.run_notebook(tiny, job)
+    runners.run_notebook(tiny, job)
     assert told(experiment.read_receipt(job.receipt)) == kept
     assert models == {path.name: path.read_bytes() for path in (experiment.results_folder(tiny) / "models").glob("*.json")}
-    assert jobs.log_path(tiny, job).exists()
-    jobs.log_path(tiny, job).unlink()
+    assert runners.log_path(tiny, job).exists()
+    runners.log_path(tiny, job).unlink()
 
 
 def test_a_failing_notebook_shows_its_error_and_keeps_its_log(tiny):
     job = jobs.Job("broken", "02_training", {"profile": tiny.source, "model": "nobody"}, (experiment.results_folder(tiny) / "x.json",))
     with pytest.raises(RuntimeError, match="broken: cell .* of 02_training.ipynb failed(.|\n)*nobody"):
-        jobs.run_notebook(tiny, job)
-    log = jobs.log_path(tiny, job)
+        runners.run_notebook(tiny, job)
+    log = runners.log_path(tiny, job)
     assert log.exists()
     log.unlink()

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from artifact import __main__ as command_line
-from artifact import commands, experiment, jobs, plain, processes
+from artifact import commands, experiment, jobs, plain, processes, runners
 from artifact.compute import trained
 from tests.artifact.tiny import TINY, told
 
@@ -16,7 +16,7 @@ from tests.artifact.tiny import TINY, told
 def tiny(tmp_path, monkeypatch):
     monkeypatch.setenv("MMC_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("MMC_CHECKPOINTS", str(tmp_path / "checkpoints"))
-    monkeypatch.setattr(jobs, "log_path", lambda profile, job: tmp_path / f"{job.name}.ipynb")
+    monkeypatch.setattr(runners, "log_path", lambda profile, job: tmp_path / f"{job.name}.ipynb")
     path = tmp_path / "tiny.yaml"
     path.write_text(TINY.replace("train_on_the_spot: true", "train_on_the_spot: false"))
     return experiment.load_profile(str(path))
@@ -76,7 +76,7 @@ def test_the_clock_stops_a_job_and_starts_no_further_one(tiny, monkeypatch, caps
         time.sleep(30)
 
     sleeper = [sys.executable, "-c", "import time; time.sleep(30)"]
-    monkeypatch.setattr(jobs, "run_plain", slow)
+    monkeypatch.setattr(runners, "run_plain", slow)
     monkeypatch.setattr(plain, "_start", lambda profile, job: started.append(job.name) or processes.start(sleeper))
     monkeypatch.setattr(commands.preflight, "check", lambda *_, **__: None)
     began = time.monotonic()

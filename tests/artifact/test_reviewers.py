@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from artifact import __main__ as command_line
-from artifact import adversarial, commands, crate, experiment, jobs, plain, preflight, record, release, report
+from artifact import adversarial, commands, crate, experiment, jobs, plain, preflight, record, release, report, runners
 from artifact.compute import trained
 from artifact.exhibits.exhibit import Missing, NotPlanned
 from artifact.receipts import write_receipt
@@ -237,7 +237,7 @@ def test_each_job_has_a_log_of_its_own(load):
     profile = load(lambda settings: settings.update(models={"A": settings["models"]["sce"], "B": settings["models"]["mmc-10"]},
                                                     white_box=settings["white_box"] | {"models": ["A"], "convergence_models": []},
                                                     train_on_the_spot=False))
-    logs = [jobs.log_path(profile, job) for job in jobs.plan(profile)]
+    logs = [runners.log_path(profile, job) for job in jobs.plan(profile)]
     assert len(set(logs)) == len(logs) and logs[1].name == "train-A.ipynb"
 
 

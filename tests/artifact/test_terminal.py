@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from artifact import experiment, jobs, status, terminal
+from artifact import experiment, jobs, runners, status, terminal
 from artifact.experiment import ROOT
 from artifact.status import Doing
 
@@ -21,13 +21,13 @@ RUNNING = [Doing("verdict", 130.0), Doing("white box: sce, mmc-10", 40.4)]
 SCRIPT = """
 import subprocess, sys, time
 from pathlib import Path
-from artifact import jobs, status, terminal
+from artifact import jobs, runners, status, terminal
 terminal.REFRESH, terminal.LOG_SECONDS = 0.05, 0.25
 todo = [jobs.Job(name, "02_training", {{}}, (Path({folder!r}) / f"{{name}}.json",), seconds=20) for name in ("first", "second")]
 first = todo[0]
 print("before")
 with terminal.following(todo, todo, 1):
-    jobs.run_timed(None, first, lambda profile, job: time.sleep(0.4))
+    runners.run_timed(None, first, lambda profile, job: time.sleep(0.4))
     subprocess.run([sys.executable, "-c", "print('a child\\\\'s line')"])
     print("half a line", end="")
 print("; after")
@@ -60,7 +60,7 @@ def test_a_log_names_a_job_of_many_models_by_its_first(capsys):
     """The demo's trainings have thirty models: their names filled lines of 400 characters, twice."""
     profile = experiment.load_profile("demo")
     for job in jobs.plan(profile):
-        jobs.run_timed(profile, job, lambda profile, job: None)
+        runners.run_timed(profile, job, lambda profile, job: None)
     printed = capsys.readouterr().out.splitlines()
     assert max(map(len, printed)) < 80 and printed[0].endswith(" ...") and any(line.startswith("train sce +") for line in printed)
 
@@ -92,7 +92,7 @@ def test_a_job_says_what_it_does_and_counts_itself(front, capsys):
         Path(os.environ[status.TRAINING]).write_text(json.dumps(TRAINING | {"time": time.time() - 2}))
         seen.extend(status.read(front)[1])
 
-    jobs.run_timed(None, job("a job", 5), runner)
+    runners.run_timed(None, job("a job", 5), runner)
     assert [doing.name for doing in seen] == ["a job"] and seen[0].training["left"] == pytest.approx(70, abs=1)
     assert capsys.readouterr().out == "a job ...\na job: done in 0 s (5 of 11 done)\n" and status.TRAINING not in os.environ
     ended, running = status.read(front)
@@ -101,7 +101,7 @@ def test_a_job_says_what_it_does_and_counts_itself(front, capsys):
 
 def test_a_failed_or_killed_job_is_not_believed(front):
     with pytest.raises(ZeroDivisionError):
-        jobs.run_timed(None, job("fails", 5), lambda profile, job: 1 / 0)
+        runners.run_timed(None, job("fails", 5), lambda profile, job: 1 / 0)
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     (front / "killed.job").write_text(json.dumps({"name": "killed", "process": gone.pid, "began": 0}))
@@ -117,7 +117,7 @@ def test_an_earlier_trainings_state_is_gone_when_the_next_job_begins(front):
 
 def test_no_front_or_one_that_is_gone_changes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv(status.FOLDER, str(tmp_path / "gone"))
-    jobs.run_timed(None, job("a job", 5), lambda profile, job: None)
+    runners.run_timed(None, job("a job", 5), lambda profile, job: None)
     assert capsys.readouterr().out == "a job ...\na job: done in 0 s\n" and not (tmp_path / "gone").exists()
 
 

@@ -1,6 +1,8 @@
 """The ladder and the variants through a tiny profile: receipts made once, and what the tables, checks and claims make of them."""
 
 import json
+import sys
+import types
 
 import numpy as np
 import pandas as pd
@@ -11,14 +13,16 @@ from sklearn.metrics import roc_auc_score
 
 from artifact import experiment, methods, report
 from artifact.compute import measure, peers, trained
+from artifact.compute.pieces import Pieces
 from artifact.exhibits import claims, exhibit, seeds, trust
 from artifact.exhibits import ladder as ladder_exhibits
 from artifact.exhibits import variants as variants_exhibits
 from artifact.measurements import ladder, variants
-from artifact.measurements.measurement import Measurement
+from artifact.measurements.measurement import Measurement, stands
 from artifact.methods import RUNGS
 from mmclib import attacks, intervals
 from mmclib.attacks.objectives import OBJECTIVES, divided
+from tests.artifact.tiny import told
 
 TINY = {
     "title": "digits stand in",
@@ -388,10 +392,54 @@ def test_an_attack_on_survivors_counts_the_worst_case_of_both(made):
 
 def test_a_library_that_is_missing_is_named(mmc, digits, monkeypatch):
     images, labels = (part[:8] for part in digits)
-    monkeypatch.setattr(peers, "_foolbox", _missing)
+    monkeypatch.setitem(peers._RUNS, "foolbox", _missing)
     left = peers.reports(mmc, images, labels, epsilon=0.1, step_size=0.05, steps=3)
-    assert left["missing"] == "not installed"
+    assert left["foolbox"] == "not installed"
     assert left["mmclib, pgd, untargeted_2"] <= left["mmclib, pgd, cross_entropy"] <= left["no attack"]
+
+
+@pytest.mark.parametrize("attack", ["scores", "diagnosis", "indicators", "libraries"])
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_killed_measurement_goes_on_from_the_parts_that_are_done(made, monkeypatch, attack, damaged):
+    if attack == "libraries":
+        pytest.importorskip("foolbox", reason="foolbox is not installed")
+    asked = made.model_copy(update={"verdict": made.verdict.model_copy(update={"indicators": 8})})
+    planned = [spec for room in (variants, ladder) for model in room.models(made) for spec in room.measurements(asked, model)]
+    spec = next(spec for spec in planned if spec.attack == attack)
+    path, whole, once, begun = spec.path(made), measure.evaluate(made, spec), Pieces.once, []
+
+    def killed_in_the_second(pieces, name, make):
+        begun.append(name)
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        return once(pieces, name, make)
+
+    def noted(pieces, name, make):
+        return once(pieces, name, lambda: begun.append(name) or make())
+
+    path.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(Pieces, "once", killed_in_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            measure.evaluate(made, spec)
+    partial = path.with_suffix(".partial")
+    if damaged:
+        partial.write_bytes(partial.read_bytes().replace(b"e", b"f", 1))
+    first, *_ = begun
+    begun.clear()
+    monkeypatch.setattr(Pieces, "once", noted)
+    assert told(measure.evaluate(made, spec)) == told(whole) and not partial.exists()
+    assert begun and (first in begun) == damaged
+
+
+def test_what_a_missing_library_reports_is_made_again_once_it_is_there(made, monkeypatch):
+    spec = ladder.libraries(made, "mmc-10")
+    receipt = measure.evaluate(made, spec)
+    lacking = receipt | {"results": {"accuracy": {"no attack": 0.9, "foolbox": "not installed"}}}
+    monkeypatch.setitem(sys.modules, "foolbox", None)  # as if it were not
+    assert stands(made, receipt) and stands(made, lacking)
+    monkeypatch.setitem(sys.modules, "foolbox", types.ModuleType("foolbox"))
+    assert stands(made, receipt) and not stands(made, lacking)
 
 
 def _missing(*arguments):
