@@ -5,7 +5,7 @@ PROFILE ?=
 EXECUTOR ?=
 SHELL := /bin/bash
 
-# An active conda environment made from environment.yml is used as it is; else .venv, made by uv from the exact pins.
+# An active conda environment made from environment.yml is used, with the packages of requirements-nodeps.lock added; else .venv, made by uv from the exact pins.
 ifeq ($(CONDA_DEFAULT_ENV),mmc)
 PYTHON := "$$CONDA_PREFIX"/bin/python
 READY := conda
@@ -25,6 +25,9 @@ export MMC_PROFILE := $(value PROFILE)
 export MMC_EXECUTOR := $(value EXECUTOR)
 WITH_PROFILE := $${MMC_PROFILE:+--profile "$$MMC_PROFILE"}
 WITH_EXECUTOR := $${MMC_EXECUTOR:+--executor "$$MMC_EXECUTOR"}
+
+# A notebook's kernel starts in the notebook's folder, from which a relative name means another place than from here.
+ABSOLUTE := for name in MMC_RESULTS MMC_CHECKPOINTS MMC_DATA; do case "$${!name}" in ""|/*|"~"*) ;; *) export "$$name=$$PWD/$${!name}";; esac; done
 
 .PHONY: help setup reproduce figures report test torture slurm docs lint lab bench clean
 
@@ -77,7 +80,7 @@ report: $(READY)  ## every exhibit of a finished profile and the jobs behind it,
 
 test: $(READY)  ## unit tests, then every notebook rerun and compared
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist worksteal tests
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest --nbval --nbval-current-env notebooks
+	$(ABSOLUTE); OMP_NUM_THREADS=1 $(PYTHON) -m pytest --nbval --nbval-current-env notebooks
 
 torture: $(READY)  ## kill, flip, edit and fill disks at random; ends with one line of counts
 	OMP_NUM_THREADS=1 $(PYTHON) -m tests.torture
@@ -96,9 +99,10 @@ lint: $(READY)  ## ruff on everything, mypy on mmclib
 	$(PYTHON) -m mypy
 
 lab: $(READY)  ## JupyterLab on the notebooks
-	$(PYTHON) -m jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb
+	@$(ABSOLUTE); exec $(PYTHON) -m jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb
 
 bench: $(READY)  ## speed against the field's libraries and a plain training loop, as ratios in one run
+	$(PYTHON) -m artifact download mnist cifar10
 	$(PYTHON) benchmarks/training.py
 	$(PYTHON) benchmarks/training.py --architecture airbench
 	$(PYTHON) benchmarks/accuracy.py
@@ -113,5 +117,5 @@ clean:  ## remove what the demo made, or what PROFILE made; never a file that gi
 	 echo "git does not say here which files of $$p it tracks; remove what you made of results/$$p, figures/$$p, checkpoints/$$p and logs/$$p" >&2; \
 	 exit 1; fi; \
 	for folder in results figures checkpoints logs; do \
-	 if test -n "$$(git ls-files -- "$$folder/$$p" 2>/dev/null)"; then git clean -fdxq -- "$$folder/$$p"; else rm -rf -- "$$folder/$$p"; fi; \
+	 if test -n "$$(git ls-files -- ":(icase)$$folder/$$p" 2>/dev/null)"; then git clean -fdxq -- "$$folder/$$p"; else rm -rf -- "$$folder/$$p"; fi; \
 	done; rm -rf .snakemake

@@ -118,8 +118,8 @@ def main(arguments=None) -> int:
     _open_streams()
     options = _parser().parse_args(arguments)
     if not (ROOT / "profiles").is_dir():
-        print("error: this is the installed package; profiles, notebooks and receipts are in a clone of the repository: run this command "
-              "there (the library, `import mmclib`, needs none)", file=sys.stderr)
+        print("error: this is the installed package; profiles, notebooks and receipts are in a clone of the repository: give "
+              "`python -m artifact ...` there (the library, `import mmclib`, needs none)", file=sys.stderr)
         return 1
     # What is printed and read is UTF-8 in any locale: tables hold an epsilon. Each line leaves at once: in a file, where Python would keep
     # them back, an error would stand above what was said before it.

@@ -4,7 +4,7 @@ import html as _html
 import re
 from dataclasses import dataclass
 
-from artifact.profiles import Profile
+from artifact.profiles import CLASSES, Profile
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,17 @@ RUNGS = {  # of the ladder: what each adds to the one before
     "multi_targeted": "margin, every wrong class",
     "autoattack": "AutoAttack (standard)",
 }
+
+
+def rungs(profile: Profile) -> dict[str, str]:
+    """The rungs' titles; which classes are tried, of a data set with more of them than the profile's attacks go through."""
+    plan = profile.verdict
+    classes = max((CLASSES[profile.dataset(model)] for model in plan.models), default=0) if plan else 0
+    if plan is None or plan.classes >= classes - 1:
+        return RUNGS
+    return RUNGS | {"multi_targeted": f"margin, {plan.classes} of {classes - 1} wrong classes"}
+
+
 GOALS = {"untargeted": "un", "targeted": "tar"}
 DASHES = {None: "-", "targeted": "--", "untargeted": ":"}  # by adversarial training
 
@@ -73,13 +84,11 @@ def _drawn(profile: Profile, model: str) -> str:
 def label(profile: Profile, model: str) -> str:
     """A model's name from its fields, with the steps that it was really trained with: "AT_un10 (MMC-10)"."""
     spec = profile.models[model]
-    network = profile.training[spec.training]
     if not spec.adversarial:
         return _drawn(profile, model)
     goal = f"AT_{GOALS[spec.adversarial]}"
-    if network.noise:  # one step from a noisy start (de Jorge et al., 2022)
-        return f"{goal}, N-FGSM ({_drawn(profile, model)})"
-    return f"{goal}{network.steps} ({_drawn(profile, model)})"
+    steps, _, noisy = profile.crafting(model)
+    return f"{goal}, N-FGSM ({_drawn(profile, model)})" if noisy else f"{goal}{steps} ({_drawn(profile, model)})"
 
 
 def paper_label(profile: Profile, model: str) -> str:
@@ -91,6 +100,12 @@ def paper_label(profile: Profile, model: str) -> str:
 def short(profile: Profile, model: str) -> str:
     """A name for narrow places: adversarial training is only "AT"."""
     return ("AT " if profile.models[model].adversarial else "") + _drawn(profile, model)
+
+
+def shorts(profile: Profile, models) -> dict[str, str]:
+    """The short names of several models by key; the full one where two would have the same."""
+    names = {model: short(profile, model) for model in models}
+    return {model: name if list(names.values()).count(name) == 1 else label(profile, model) for model, name in names.items()}
 
 
 def look(profile: Profile, model: str) -> dict:

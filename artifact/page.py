@@ -75,7 +75,8 @@ def write(profile: Profile, folder: Path, items: list, mark: str = "") -> Path:
     groups = {name: [item for item in items if _group(item) == name] for name in GROUPS}
     claims = by_stem["verdict"].table["verdict"] if "verdict" in by_stem else {}
     text = _environment().get_template("report.html.j2").render(
-        profile=profile, groups={name: found for name, found in groups.items() if found}, grids={item.stem: grid(item) for item in items},
+        profile=profile, paper=any(item.paper is not None for item in items),
+        groups={name: found for name, found in groups.items() if found}, grids={item.stem: grid(item) for item in items},
         ladder=by_stem.get("ladder"), headline=headline(profile, by_stem.get("ladder")), chips=CHIPS, claims=dict(claims),
         results=_address(results_folder(profile), folder), sources={item.stem: _sources(item, folder) for item in items},
         made=provenance(profile), mark=mark)

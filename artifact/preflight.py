@@ -70,7 +70,7 @@ def disk_faults(profile: Profile, todo: list[jobs.Job], parallel: int = 1) -> li
         folders.append(("MMC_CHECKPOINTS", checkpoint_folder(profile, next(iter(trained))), sum(trained.values()) + at_work))
     for variable, folder, mib in folders:
         there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-        remedy = f"let {variable} name a folder that can" if variable else "make it so"
+        remedy = f"let {variable} name a folder that can" if variable else "clone the repository into a folder of your own"
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
             faults.append(f"{folder} cannot be written to, because of {there}; {remedy}")
         else:

@@ -125,8 +125,9 @@ class Profile(Strict):
         self._measured()
         if self.plane and self.training[self.models[self.plane.model].training].feature_dim != 2:
             raise ValueError(f"plane.model is {self.plane.model!r}, whose features must have 2 dimensions to be drawn")
-        if self.plane and self.models[self.plane.model].loss in ("sce", "lgm"):
-            raise ValueError(f"plane.model is {self.plane.model!r} of loss {self.models[self.plane.model].loss}, without class centers")
+        if self.plane and self.models[self.plane.model].loss not in ("mmc", "mmc-rand", "mmlda"):
+            raise ValueError(f"plane.model is {self.plane.model!r} of loss {self.models[self.plane.model].loss}; Figure 3b shows nearest "
+                             "centers, by which mmc, mmc-rand and mmlda predict")
         if self.plane and self.plane_beside() is None:
             raise ValueError(f"plane.model is {self.plane.model!r}; white_box must have a model that differs from it in its training alone")
         for key in self.seeds.models if self.seeds else []:
@@ -136,6 +137,7 @@ class Profile(Strict):
             tested = self.training[self.models[key].training].test_images or SIZES[self.dataset(key)]["test"]
             if tested < self.verdict.images:
                 raise ValueError(f"verdict.images is {self.verdict.images}, and {key} is tested on {tested} (test_images)")
+        self._alike()
         if self.verdict and (self.verdict.check_images or 0) > self.verdict.images:
             raise ValueError(f"verdict.check_images is {self.verdict.check_images}; it must be at most "
                              f"verdict.images = {self.verdict.images}")
@@ -177,10 +179,24 @@ class Profile(Strict):
             if self.verdict.passes < needed:
                 raise ValueError(f"verdict.passes is {self.verdict.passes}; one step towards each wrong class takes {needed} passes")
 
+    def _alike(self):
+        """Refuse a verdict over networks that differ in more than the loss: its claims are about that alone."""
+        models = self.verdict.models if self.verdict else []
+        for adversarial in (None, "untargeted"):
+            pair = [key for loss in ("sce", "mmc") if (key := self.find(models, loss, adversarial))]
+            trainings = [self.training[self.models[key].training] for key in pair]
+            if len(pair) == 2 and trainings[0] != trainings[1]:
+                raise ValueError(f"verdict.models compares {pair[0]} with {pair[1]}, whose trainings {self.models[pair[0]].training!r} and "
+                                 f"{self.models[pair[1]].training!r} differ; what it says of a loss would be of the network")
+        tested = {key: self.training[self.models[key].training].test_images for key in models}
+        if len(set(tested.values())) > 1:
+            raise ValueError("verdict.models are tested on different numbers of images (test_images: "
+                             f"{', '.join(f'{key} {count}' for key, count in tested.items())}); they are compared image by image")
+
     def _told(self, key: str):
         """What a model's name in a table says of it (artifact.methods.label)."""
         spec, network = self.models[key], self.training[self.models[key].training]
-        trained = (network.noise > 0 or network.steps) if spec.adversarial else None
+        trained = self.crafting(key) if spec.adversarial else None
         return spec.model_copy(update={"training": "", "scale": 1.0}), trained, network.feature_dim == 2
 
     def named_models(self):
@@ -213,9 +229,9 @@ class Profile(Strict):
                      and spec.form is None and spec.inner is None), None)
 
     def principal(self, models: list[str]) -> list[str]:
-        """The rows of SCE and MMC that sentences name, of these models: standard training first."""
+        """The rows of SCE and MMC that sentences name, of these models: standard training first. The first two where there is neither."""
         found = (self.find(models, loss, adversarial) for adversarial in (None, "untargeted", "targeted") for loss in ("sce", "mmc"))
-        return [model for model in found if model]
+        return [model for model in found if model] or models[:2]
 
     def seeds_of(self, model: str) -> list[str]:
         """A model and those of `seeds` that differ from it in their seed alone."""
@@ -232,10 +248,15 @@ class Profile(Strict):
     def dataset(self, model: str) -> str:
         return self.training[self.models[model].training].dataset
 
-    def at_networks(self) -> list[Training]:
-        """The training settings that models with adversarial training use, each once."""
-        used = dict.fromkeys(model.training for model in self.models.values() if model.adversarial)
-        return [self.training[name] for name in used]
+    def crafting(self, model: str) -> tuple[int, float, bool]:
+        """How the images of an adversarial training are crafted: steps, their size, and whether from a noisy start (N-FGSM).
+
+        One noisy step towards a target is weak: two steps take its place (mmclib's AdversarialTraining.two_steps).
+        """
+        network = self.training[self.models[model].training]
+        if network.noise and self.models[model].adversarial == "targeted":
+            return 2, network.epsilon / 2, False
+        return network.steps, network.step_size, network.noise > 0
 
     @property
     def argument(self) -> str:
@@ -316,13 +337,16 @@ def load_profile(name: str) -> Profile:
     """
     named = name.endswith((".yaml", ".yml"))
     path = Path(os.path.abspath(os.path.expanduser(name))) if named else ROOT / "profiles" / f"{name}.yaml"
-    if not path.is_file():
+    if not path.is_file() or path.name not in os.listdir(path.parent):  # a disk that does not tell CPU from cpu
         known = ", ".join(sorted(p.stem for p in (ROOT / "profiles").glob("*.yaml")))
         if not known:
             raise ValueError("profiles, notebooks and receipts are in a clone of the repository, not in the installed package; "
                              "run this command in a clone")
         raise ValueError(f"there is no profile {name!r}; known: {known}, or the path of a YAML file")
     shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+    if path.parent != ROOT / "profiles" and (ROOT / "profiles" / f"{path.stem}.yaml").exists():
+        raise ValueError(f"{shown} is called as the built-in profile {path.stem!r}, in whose folders its results and figures would lie; "
+                         "give it another name")
     try:
         settings = _read(path)
     except (yaml.YAMLError, OSError, ValueError, TypeError, RecursionError) as error:

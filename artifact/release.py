@@ -13,7 +13,7 @@ from artifact.exhibits.exhibit import Missing, correct, epsilon_text, with_inter
 from artifact.exhibits.ladder import kept, strongest
 from artifact.experiment import ROOT, Profile, load_profile, model_identity
 from artifact.measurements import ladder, white_box
-from artifact.methods import RUNGS
+from artifact.methods import rungs
 from artifact.sections import Model, Training
 from mmclib import checkpoints, zoo
 
@@ -64,10 +64,10 @@ def _left(profile: Profile, key: str) -> tuple[int, dict[str, dict]]:
     """How many images were attacked, and what each attack left, the worst case last: of the ladder, else PGD under each objective."""
     try:
         if key in ladder.models(profile):
-            flags = {RUNGS[name]: kept(profile, rung) for name, rung in ladder.rungs(profile, key).items()}
+            flags = {rungs(profile)[name]: kept(profile, rung) for name, rung in ladder.rungs(profile, key).items()}
             flags["worst case"] = strongest(profile, key)
         elif key in white_box.models(profile):
-            flags = {RUNGS[name]: correct(profile, spec) for name, spec in white_box.objectives(profile, key).items()}
+            flags = {rungs(profile)[name]: correct(profile, spec) for name, spec in white_box.objectives(profile, key).items()}
             flags["worst case"] = np.logical_and.reduce(list(flags.values()))
         else:
             return 0, {}

@@ -169,7 +169,7 @@ def write_all(profile: Profile) -> list[Written]:
     """Write every item that the receipts allow under figures/<profile>/, side by side on all cores, and a page over them."""
     folder = ROOT / "figures" / profile.name
     # Each process starts afresh: a copy of this one would hold locks of threads that it has not, a notebook's kernel above all.
-    with ProcessPoolExecutor(jobs.cores(), get_context("spawn"), _as_one_of_several, (os.getpid(),)) as pool:
+    with ProcessPoolExecutor(jobs.processes(), get_context("spawn"), _as_one_of_several, (os.getpid(),)) as pool:
         try:
             written = list(pool.map(partial(_write, profile, folder), ITEMS))
         except BaseException:
@@ -197,6 +197,9 @@ def _write(profile: Profile, folder: Path, name: str) -> Written:
         return Written(name, NOT_MADE, not_planned(profile))
     except Missing as missing:
         return Written(name, NOT_MADE, f"{missing}; make it with: make reproduce PROFILE={profile.argument}")
+    except Exception as error:
+        error.add_note(f"(while drawing {name} of profile {profile.name})")
+        raise
 
 
 def write_item(folder: Path, item: Item) -> list[str]:

@@ -118,6 +118,11 @@ class Model(Strict):
         return self
 
 
+def _require_rising(epsilons: list[float]) -> None:
+    if not epsilons[0] < epsilons[1]:
+        raise ValueError(f"epsilons must rise, got {epsilons}")
+
+
 class WhiteBox(Strict):
     """Table 1: PGD, its convergence check, and accuracy against epsilon."""
 
@@ -133,8 +138,7 @@ class WhiteBox(Strict):
 
     @model_validator(mode="after")
     def _rising(self):
-        if not self.epsilons[0] < self.epsilons[1]:
-            raise ValueError(f"epsilons must rise, got {self.epsilons}")
+        _require_rising(self.epsilons)
         steps = [*self.steps, *self.convergence_steps]
         if sorted(set(steps)) != steps:
             raise ValueError(f"steps and after them convergence_steps must rise, got {self.steps} and {self.convergence_steps}")
@@ -167,6 +171,13 @@ class Spsa(Strict):
     table_3_model: str
     table_3_evaluations: Annotated[list[Evaluations], Field(min_length=1)] = [128, 4096, 8192]
 
+    @model_validator(mode="after")
+    def _rising(self):
+        _require_rising(self.epsilons)
+        if sorted(set(self.table_3_evaluations)) != self.table_3_evaluations:
+            raise ValueError(f"table_3_evaluations must rise, got {self.table_3_evaluations}")
+        return self
+
 
 class Transformations(Strict):
     """Table 2, part III: Gaussian noise and rotation."""
@@ -187,6 +198,11 @@ class Transfer(Strict):
     step_size: Positive
     steps: Count = 10
     decay: Annotated[Number, Field(ge=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _rising(self):
+        _require_rising(self.epsilons)
+        return self
 
 
 class Plane(Strict):

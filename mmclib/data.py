@@ -16,6 +16,9 @@ __all__ = ["EMBEDDED", "NUM_CLASSES", "download", "load", "num_classes", "superc
 
 NUM_CLASSES = {"digits": 10, "digit-pairs": 100, "mnist": 10, "cifar10": 10, "cifar100": 100}
 EMBEDDED = ("digits", "digit-pairs")
+_CLONE = Path(__file__).resolve().parent.parent
+_IN_CLONE = (_CLONE / "profiles").is_dir()  # else the package is installed, and nobody's data lie beside it
+_USUAL = _CLONE / "data" if _IN_CLONE else Path("~/.cache/mmclib")
 TEST_DIGITS = 50  # of each digit, of 1,797 in all
 PAIRS_PER_CLASS = {"train": 100, "test": 20}
 # torchvision checks MNIST's archives when it downloads them, but of the files it reads only that they exist.
@@ -30,7 +33,8 @@ _MNIST_MD5 = {
 def load(name: str, split: str, root: str | Path | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Return uint8 images (N, C, H, W) and int64 labels (N,) of a data set's "train" or "test" split.
 
-    `root` is the folder in torchvision's layout; by default MMC_DATA, or data/ beside the package. "digits" and "digit-pairs" need none.
+    `root` is the folder in torchvision's layout; by default MMC_DATA, or data/ of the clone (~/.cache/mmclib where there is none).
+    "digits" and "digit-pairs" need none.
     Raises ValueError for an unknown name or split or a damaged file, FileNotFoundError for a missing one, both with the remedy.
     """
     _known(name)
@@ -92,7 +96,7 @@ def _known(name):
 
 
 def _root(root) -> Path:
-    return Path(root or os.environ.get("MMC_DATA") or Path(__file__).resolve().parent.parent / "data").expanduser()
+    return Path(root or os.environ.get("MMC_DATA") or _USUAL).expanduser()
 
 
 @cache
@@ -164,7 +168,8 @@ def _check_files(name, folder):
     else:
         kind = _dataset_class(name)
         base, files = folder / kind.base_folder, [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
-    remedy = f"fetch it with `python -m artifact download {name}`, or set MMC_DATA to a folder in torchvision's layout that holds it"
+    command = f"python -m artifact download {name}" if _IN_CLONE else f"mmclib.data.download({name!r})"
+    remedy = f"fetch it with `{command}`, or set MMC_DATA to a folder in torchvision's layout that holds it"
     for file, md5 in files:
         if not (base / file).is_file():
             raise FileNotFoundError(f"{name} is not in {folder} ({(base / file).relative_to(folder)} is missing); {remedy}")

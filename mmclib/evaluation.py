@@ -116,13 +116,15 @@ def robust_accuracy(model: nn.Module, images: Tensor, labels: Tensor, attack: Ca
 
     Images float in [0, 1] or uint8 (N, C, H, W), labels and targets int64 (N,), seed an integer or int64 (N,). The attack may be a
     functools.partial of anything but targets and seed, which are dealt out by image: so the result does not depend on batch_size, which
-    halves by itself when memory runs out. `partial` is a file that an interrupted evaluation resumes from; it is removed at the end. With
-    it, attacks of this package work in batches of at most batch_size that take about half a minute; an attack of your own, and autoattack,
-    are taken in batches of batch_size. Each claimed success is verified by a plain pass in float32 (float64 for a model in it) and must lie
-    inside its ball; what that pass sees misclassified there counts, claimed or not. Warns of vanishing gradients and where more than 1 % of
-    the successes are rejected. Raises ValueError for bad input.
+    halves by itself when memory runs out. One of your own is called as attack(model, images, labels, targets=None or (n,), seed=(n,),
+    **hyper), names its bound `epsilon`, and returns an AttackResult, which `mmclib.attacks.judged` makes of any images. `partial` is a
+    file that an interrupted evaluation resumes from; it is removed at the end. With it, attacks of this package work in batches of at most
+    batch_size that take about half a minute; an attack of your own, and autoattack, are taken in batches of batch_size. Each claimed
+    success is verified by a plain pass in float32 (float64 for a model in it) and must lie inside its ball; what that pass sees
+    misclassified there counts, claimed or not. Warns of vanishing gradients and where more than 1 % of the successes are rejected. Raises
+    ValueError for bad input.
     """
-    _check_attack(attack)
+    _check_attack(attack, hyper)
     finished = Partial(partial, lambda: fingerprint(model, images, labels, attack, targets, seed, hyper))
     for part, _, columns in _attack(model, images, labels, attack, targets, seed, batch_size, hyper, progress, finished):
         del columns["inside"]
@@ -152,7 +154,7 @@ def worst_case(model: nn.Module, images: Tensor, labels: Tensor, attacks: Mappin
         got = "none" if isinstance(attacks, Mapping) else type(attacks).__name__
         raise ValueError(f"attacks must map at least one name to an attack, got {got}")
     for attack in attacks.values():
-        _check_attack(attack)
+        _check_attack(attack, {})
     clean, seeds = accuracy(model, images, labels, batch_size), counter.image_seeds(seed, len(labels))
     correct, left, evaluations = clean.correct.clone(), {}, {}
     for name, attack in attacks.items():
@@ -184,7 +186,7 @@ def transfer_row(source: nn.Module, models: Mapping[str, nn.Module], images: Ten
     without that option (multi_targeted, minimal distances) stop there all the same. What a model calls wrong counts as in
     `robust_accuracy`: only inside the ball. `partial` and warnings as there.
     """
-    _check_attack(attack)
+    _check_attack(attack, hyper)
     _check_models(models)
     if "stop_early" in _options_of(attack) and "stop_early" not in _settings_of(attack):
         hyper.setdefault("stop_early", False)
@@ -201,6 +203,8 @@ def transfer_row(source: nn.Module, models: Mapping[str, nn.Module], images: Ten
     columns = finished.close()
     found = {name: _evaluation(columns, number) for number, name in enumerate(models)}
     warn_if_masked(next(iter(found.values())), _name(attack))  # crafted once, so the same for all
+    for name, outcome in found.items():
+        _warn_if_rejected(outcome, f"{_name(attack)} on {name}")
     return found
 
 
@@ -229,7 +233,8 @@ def _attack(model, images, labels, attack, targets, seed, batch_size, hyper, pro
             raise ValueError(f"{name} is dealt out by image, so it is an argument of the evaluation, not of the attack's functools.partial")
     seeds = counter.image_seeds(seed, len(labels))
     options = _options_of(attack)
-    epsilon = hyper.get("epsilon", options["epsilon"].default if "epsilon" in options else math.inf)
+    default = options["epsilon"].default if "epsilon" in options else math.inf
+    epsilon = {**_settings_of(attack), **hyper}.get("epsilon", default)
     first = finished.count
     bar = tqdm(total=len(labels), initial=finished.count, disable=not progress, unit="image", desc=_name(attack))
 
@@ -244,7 +249,11 @@ def _attack(model, images, labels, attack, targets, seed, batch_size, hyper, pro
                 warnings.simplefilter("ignore", ShortStepsWarning)
             result = attack(model, batch, own, targets=goals, seed=seeds[part].to(batch.device), **hyper)
         if not isinstance(result, AttackResult):
-            raise ValueError(f"{_name(attack)} must return an AttackResult, as mmclib's attacks do, got {type(result).__name__}")
+            raise ValueError(f"{_name(attack)} must return an AttackResult, which mmclib.attacks.judged makes of any images, got "
+                             f"{type(result).__name__}")
+        if epsilon == math.inf and part.start == 0 and result.norm.lower() in _ORDERS and _plain(attack) not in PER_IMAGE:
+            warn(f"{_name(attack)} has no setting epsilon, so any change within [0, 1] counts: right for a minimal distortion, wrong "
+                 "for an attack in a ball, whose bound must be called epsilon", UserWarning)
         columns = _verified(model, batch, own, goals, result, epsilon, part.start)
         return result, columns | {"norm": result.norm, "seconds": time.perf_counter() - began}
 
@@ -369,9 +378,14 @@ def _check(models, images, labels, targets, batch_size) -> int:
     return batch_size
 
 
-def _check_attack(attack):
+def _check_attack(attack, hyper):
     if not callable(attack):
         raise ValueError(f"attack must be a function such as mmclib.attacks.pgd, got {attack!r}")
+    try:
+        inspect.signature(attack).bind(None, None, None, targets=None, seed=None, **hyper)
+    except TypeError as error:
+        raise ValueError(f"{_name(attack)} cannot be called as attack(model, images, labels, targets=..., seed=..."
+                         f"{''.join(f', {name}=...' for name in hyper)}): {error}") from None
 
 
 def _check_models(models):

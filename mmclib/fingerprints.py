@@ -3,6 +3,7 @@
 import dis
 import functools
 import hashlib
+import os
 import sys
 import types
 from enum import Enum
@@ -13,7 +14,8 @@ import torch
 from torch import nn
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.memory_format, Path, type(Ellipsis))
-_LIBRARIES = tuple(str(Path(file).resolve().parent) for file in (functools.__file__, torch.__file__, np.__file__, __file__))
+# With the separator: a user's file beside a package may begin with its name.
+_LIBRARIES = tuple(str(Path(file).resolve().parent) + os.sep for file in (functools.__file__, torch.__file__, np.__file__, __file__))
 MODULE_STATE = frozenset(vars(nn.Module()))  # what every nn.Module holds; parameters, buffers, hooks and submodules are read apart
 
 
@@ -147,6 +149,18 @@ def _model_parts(model):
     hooks = [list(getattr(model, name).values()) for name in _HOOKS]
     settings = {name: part for name, part in vars(model).items() if name not in MODULE_STATE}
     return [type(model), model._parameters, model._buffers, list(model._modules.items()), settings, hooks]  # modules act in their order
+
+
+def own_code(kinds) -> list:
+    """Of classes that no library defines, the code of their methods, by name: what changes when somebody edits them."""
+    found = []
+    for kind in dict.fromkeys(base for own in kinds for base in own.__mro__):
+        module = sys.modules.get(kind.__module__)
+        if kind.__module__ in sys.builtin_module_names or _from_library(getattr(module, "__file__", None) or ""):
+            continue
+        methods = {name: getattr(part, "__func__", part) for name, part in vars(kind).items()}
+        found.append([kind.__qualname__, {name: part.__code__ for name, part in methods.items() if isinstance(part, types.FunctionType)}])
+    return found
 
 
 def _from_library(filename):

@@ -7,5 +7,6 @@ from importlib.util import find_spec
 
 def installing(requirement: str) -> str:
     """The command that installs a package into this environment, which has no pip where uv made it."""
-    install = f"{sys.executable} -m pip install" if find_spec("pip") else f"uv pip install --python {sys.executable}"
+    python = shlex.quote(sys.executable)
+    install = f"{python} -m pip install" if find_spec("pip") else f"uv pip install --python {python}"
     return f"{install} {shlex.quote(requirement)}"

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mmclib import checks
+from mmclib import checks, losses
 from mmclib.losses import SoftmaxCrossEntropy
 
 __all__ = ["feature_margin"]
@@ -15,7 +15,7 @@ def feature_margin(head: nn.Module, features: Tensor, labels: Tensor) -> Tensor:
     The boundary between two centers is their bisecting hyperplane, of a softmax the hyperplane on which two logits agree: the gap of the
     logits over the norm of the weights' difference. Inside the own cell the distance is exact; labels int64 (N,), computed in float64.
     Between two classes that share a center there is no boundary, and the distance is that to the others'. Raises ValueError for bad
-    input, and for a head whose boundaries are no hyperplanes (large-margin Gaussian mixtures).
+    input, and for a head whose boundaries are no hyperplanes (large-margin Gaussian mixtures) or that is not of this package.
     """
     normals, offsets = _hyperplanes(head)
     if not isinstance(features, Tensor) or features.ndim != 2 or features.shape[1] != normals.shape[1]:
@@ -33,7 +33,8 @@ def _hyperplanes(head):
     softmax = getattr(head, "softmax", head)
     if isinstance(softmax, SoftmaxCrossEntropy):
         return softmax.linear.weight.detach().double(), softmax.linear.bias.detach().double()
-    if hasattr(head, "log_variances") or not hasattr(head, "centers"):
-        raise ValueError(f"the boundaries of {type(head).__name__} are no hyperplanes, so their distance is not known exactly")
+    # A head of one's own may have centers and weigh the distances to them, or predict by something else.
+    if type(head).__module__ != losses.__name__ or hasattr(head, "log_variances") or not hasattr(head, "centers"):
+        raise ValueError(f"the boundaries of {type(head).__name__} are not known to be hyperplanes, so neither is their distance")
     centers = getattr(head, "means", head.centers).detach().double()
     return centers, -centers.square().sum(1) / 2

@@ -88,6 +88,9 @@ def only_one(path: Path):
             file.seek(0)
             print(f"waiting for process {file.read().strip() or '(unknown)'}, which makes {path.name}", flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:  # a network's disk without a service for locks
+            raise OSError(f"{path.parent} lies on a disk that grants no locks ({error.strerror}), by which two processes do not make the "
+                          "same thing; let MMC_RESULTS and MMC_CHECKPOINTS name folders on another disk") from None
         file.truncate(0)
         file.write(f"{os.getpid()} on {platform.node()}")
         file.flush()
@@ -121,7 +124,7 @@ def build(profile: Profile, model: str) -> models.Classifier:
 def _centers(profile, model) -> torch.Tensor | None:
     spec, network = profile.models[model], profile.training[profile.models[model].training]
     classes, dim, drawn = num_classes(profile, model), network.feature_dim, derive(profile.seed, spec.seed, "centers")
-    if spec.loss in ("sce", "center", "lgm"):
+    if spec.loss not in zoo.PRESET:
         return None
     if spec.loss == "mmc-rand":
         return centers.random_centers(classes, dim, spec.radius, seed=drawn)
@@ -206,6 +209,8 @@ def _load(profile: Profile, model: str) -> TrainedModel:
     if not file.exists():
         raise FileNotFoundError(f"the checkpoint of {model!r} is missing ({file}); {remedy}")
     if hashlib.sha256(file.read_bytes()).hexdigest() != receipt["results"]["checkpoint_sha256"]:
+        if f"{profile.name}-{model}" in zoo.released():
+            remedy = f"delete {file}, and it is made again of the released model"
         raise ValueError(f"the checkpoint of {model!r} is damaged: its sha256 is not the receipt's ({file}); {remedy}")
     classifier = build(profile, model)
     classifier.load_state_dict(checkpoints.load_model_state(file)[0])

@@ -20,7 +20,7 @@ from artifact.exhibits.exhibit import (
 from artifact.exhibits.style import WIDE, styled, subplots
 from artifact.experiment import ROOT, Profile
 from artifact.measurements import black_box
-from artifact.methods import label, short
+from artifact.methods import label, shorts
 
 
 def figure_4(profile: Profile, methods: list[str] | None = None) -> Item:
@@ -46,7 +46,7 @@ def figure_4(profile: Profile, methods: list[str] | None = None) -> Item:
         says += (f"; on {' and '.join(names)} a transfer leaves less than the model's own white-box attack "
                  f"({away['attack']} at ε = {epsilon_text(away['epsilon'])} from {label(profile, away['substitute'])} leaves "
                  f"{label(profile, away['target'])} {with_interval(away)}, its own {with_interval(own)})")
-    steps, names = profile.transfer.steps, {model: short(profile, model) for model in profile.transfer.models}
+    steps, names = profile.transfer.steps, shorts(profile, profile.transfer.models)
     return Item("Figure 4", "figure_4", f"Accuracy (%) under transfer attacks (PGD-{steps} and MIM-{steps}, untargeted)", says,
                 values=values.round(4),
                 figure=draw_transfer(values, names, paper_figure_4(), figure_title(profile, "Transfer attacks: accuracy (%)")),
@@ -133,8 +133,8 @@ def table_2_spsa(profile: Profile, methods: list[str] | None = None) -> Item:
 
 def _compare(profile: Profile, values: pd.DataFrame, column: str, title: str) -> str:
     at = values[values["column"] == column].set_index("model")
-    pair = (profile.find(list(at.index), loss) for loss in ("mmc", "sce"))
-    return f"{title}: " + "; ".join(f"{label(profile, model)} keeps {with_interval(at.loc[model])}" for model in pair if model)
+    pair = [model for loss in ("mmc", "sce") if (model := profile.find(list(at.index), loss))] or profile.principal(list(at.index))
+    return f"{title}: " + "; ".join(f"{label(profile, model)} keeps {with_interval(at.loc[model])}" for model in pair)
 
 
 def table_3(profile: Profile, methods: list[str] | None = None) -> Item:

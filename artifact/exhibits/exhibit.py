@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from artifact.experiment import ROOT, Profile, model_receipt_path, read_receipt, unpack
 from artifact.measurements.measurement import Measurement, same_checkpoints
-from artifact.methods import label, look
+from artifact.methods import label, look, paper_label
 from artifact.receipts import receipts_read
 from mmclib.intervals import mean_interval, paired_interval, wilson_interval
 
@@ -217,6 +217,20 @@ def with_interval(cell: dict) -> str:
 def paper_table(name: str, index: str = "method") -> pd.DataFrame:
     """One of the tables under paper/ as it is printed; rows by method, cells as text."""
     return pd.read_csv(ROOT / "paper" / name, comment="#", dtype=str, encoding="utf-8").set_index(index)
+
+
+def papers_cell(profile: Profile, model: str, column: str) -> str | None:
+    """What the paper prints for a model's row in a column of its Table 1, None where this profile's is of other data (the paper's is
+    CIFAR-10), steps or epsilon."""
+    if profile.dataset(model) != "cifar10" or column_title(profile, column) != papers_title(column):
+        return None
+    return paper_table("table1.csv")[column].get(paper_label(profile, model))
+
+
+def papers_title(column: str) -> str:
+    """`pgd10_un_8` as "PGD-10 un, ε = 8/255", by the name of the paper's column."""
+    attack, _, rest = column.partition("_")
+    return "Clean" if column == "clean" else f"PGD-{attack.removeprefix('pgd')} {rest.replace('_', ', ε = ')}/255"
 
 
 def verdict(profile: Profile, ours: float, printed: str | None) -> str:

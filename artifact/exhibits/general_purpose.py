@@ -24,8 +24,7 @@ def table_2_transformations(profile: Profile, methods: list[str] | None = None) 
                          "lowest_draw": min(draws), "highest_draw": max(draws)})
     values = pd.DataFrame(long)
     at = values[values["column"] == "rotation"].set_index("model")["accuracy"]
-    says = "rotation: " + "; ".join(
-        f"{label(profile, m)} keeps {at[m]:.1f} %" for m in profile.principal(list(at.index)) if profile.models[m].adversarial != "targeted"
-    )
+    named = profile.principal([model for model in at.index if profile.models[model].adversarial != "targeted"] or list(at.index))
+    says = "rotation: " + "; ".join(f"{label(profile, model)} keeps {at[model]:.1f} %" for model in named)
     return Item("Table 2-III", "table_2_transformations", "Accuracy (%) under general transformations", says, pivot(values), None,
                 values.round(4), notes=f"{plan.images} images, mean over {plan.draws} draws (CSV: lowest and highest draw). {NO_PAPER}")

@@ -13,7 +13,7 @@ from artifact.exhibits.exhibit import (
     figure_title,
     in_255ths,
     looks,
-    paper_table,
+    papers_cell,
     pivot,
     with_interval,
     worst,
@@ -22,7 +22,7 @@ from artifact.exhibits.style import WIDE, error, panels_of, styled, subplots
 from artifact.experiment import Profile
 from artifact.measurements import ladder
 from artifact.measurements.measurement import Measurement
-from artifact.methods import OBJECTIVES, RUNGS, label, mathtext, paper_label
+from artifact.methods import OBJECTIVES, label, mathtext, rungs
 
 
 def kept(profile: Profile, spec: Measurement) -> np.ndarray:
@@ -51,7 +51,7 @@ def ladder_item(profile: Profile, methods: list[str] | None = None) -> Item:
         attacks = [("clean", "Clean", clean(profile, model, profile.verdict.images), None)]
         for name, spec in ladder.rungs(profile, model).items():
             masked = evaluation(profile, spec)["zero_gradients"] if name != "autoattack" else None
-            attacks.append((name, RUNGS[name], kept(profile, spec), masked))
+            attacks.append((name, rungs(profile)[name], kept(profile, spec), masked))
         before = []
         for name, title, own, masked in attacks:
             before.append(own)
@@ -62,16 +62,18 @@ def ladder_item(profile: Profile, methods: list[str] | None = None) -> Item:
         long.append(long[-1] | {"rung": "worst", "title": "worst case", "zero_gradients": None} | so_far)
     values = pd.DataFrame(long)
     plan, epsilon = profile.verdict, epsilon_text(profile.white_box.epsilons[0])
+    every = rungs(profile)["multi_targeted"].removeprefix("margin, ")
     title = f"Accuracy (%) under ever stronger attacks, ε = {epsilon}"
     return Item(
         "Ladder", "ladder", title, _ladder_says(profile, values), pivot(values, ["Clean", *ladder.titles(profile), "worst case"]), None,
         values.round(4),
-        draw_ladder(values[values["rung"] != "worst"], looks(profile, methods), _papers(profile, methods), figure_title(profile, title)),
+        draw_ladder(values[values["rung"] != "worst"], looks(profile, methods), rungs(profile), _papers(profile, methods),
+                    figure_title(profile, title)),
         f"Beyond the paper. The same {plan.images} test images on every rung. A model's numbers are each attack's own; its worst case (in "
         "the figure, where own numbers that are higher are hollow, at every rung) is per image over the rung and all before it. PGD takes "
-        f"{profile.white_box.steps[1]} steps; restarts: {plan.restarts}; every wrong class: {plan.classes} targets of {plan.steps} "
+        f"{profile.white_box.steps[1]} steps; restarts: {plan.restarts}; {every}: {plan.classes} targets of {plan.steps} "
         "steps that decay to zero. Dividing logits needs centers of known norm C."
-        + " AutoAttack was run on what every wrong class left: its number is the worst case of both."
+        + f" AutoAttack was run on what {every} left: its number is the worst case of both."
         * (plan.autoattack_on == "survivors" and "autoattack" in set(values["rung"])),
     )
 
@@ -89,20 +91,19 @@ def _ladder_says(profile, values) -> str:
 
 
 def _papers(profile: Profile, methods: list[str]) -> dict[str, float]:
-    """What the paper prints for MMC models under its longest attack at the first epsilon, CIFAR-10 only."""
-    printed = paper_table("table1.csv")["pgd50_un_8"]
-    return {model: float(printed[paper_label(profile, model)]) for model in methods
-            if profile.dataset(model) == "cifar10" and profile.models[model].loss == "mmc" and paper_label(profile, model) in printed}
+    """What the paper prints for MMC models under its longest attack, where the profile's is that: CIFAR-10, its steps and epsilon."""
+    printed = {model: papers_cell(profile, model, "pgd50_un_8") for model in methods if profile.models[model].loss == "mmc"}
+    return {model: float(cell) for model, cell in printed.items() if cell}
 
 
 @styled
-def draw_ladder(data: pd.DataFrame, looks: dict, claims: dict, title: str):
+def draw_ladder(data: pd.DataFrame, looks: dict, rungs: dict, claims: dict, title: str):
     """Worst case so far, rungs downwards from clean accuracy, and small and hollow each attack's own accuracy.
 
-    `data` has columns model, rung, accuracy (its own), so_far, low_so_far, high_so_far (the worst case), in %; `claims` maps a model to
-    the accuracy that the paper prints for it.
+    `data` has columns model, rung, accuracy (its own), so_far, low_so_far, high_so_far (the worst case), in %; `rungs` maps
+    names to titles, `claims` a model to the accuracy that the paper prints for it.
     """
-    titles = {"clean": "no attack"} | {name: text for name, text in RUNGS.items() if name in set(data["rung"])}
+    titles = {"clean": "no attack"} | {name: text for name, text in rungs.items() if name in set(data["rung"])}
     places = {name: place for place, name in enumerate(titles)}
     panels = panels_of(looks)
     most = max(map(len, panels.values()))

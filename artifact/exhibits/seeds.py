@@ -7,7 +7,7 @@ from artifact.exhibits.claims import casts
 from artifact.exhibits.exhibit import Item, Missing, NotPlanned, clean, correct, difference, epsilon_text, with_difference
 from artifact.experiment import Profile, model_receipt_path, read_receipt
 from artifact.measurements import ladder
-from artifact.methods import RUNGS, label, short
+from artifact.methods import label, rungs, short
 
 CLEAN, WORST = "Clean", "worst case of the ladder"
 
@@ -28,12 +28,12 @@ def seeds(profile: Profile, methods: list[str] | None = None) -> Item:
                      for title, found in flags.items()]
         cells[label(profile, model)] = {"seeds": len(known), "attacked": sum(WORST in flags for flags in known.values())} | {
             title: _range([100 * flags[title].mean() for flags in known.values() if title in flags])
-            for title in (CLEAN, *RUNGS.values(), WORST) if any(title in flags for flags in known.values())}
+            for title in (CLEAN, *rungs(profile).values(), WORST) if any(title in flags for flags in known.values())}
     values = pd.DataFrame(long)
     if values.empty or values["seed"].nunique() < 2:
         raise Missing("no second seed is made yet")
     plan = profile.verdict
-    titles = [title for title in (CLEAN, *RUNGS.values(), WORST) if title in set(values["title"])]
+    titles = [title for title in (CLEAN, *rungs(profile).values(), WORST) if title in set(values["title"])]
     table = pd.DataFrame(cells).T.reindex(columns=["seeds", "attacked", *titles]).fillna("–")
     trained = "; in ".join(f"{precision}: {', '.join(of)}" for precision, of in precisions.items())
     mixed = f" Trained in {trained}." if len(precisions) > 1 else ""
@@ -49,8 +49,9 @@ def _flags(profile, model) -> dict[str, np.ndarray]:
     found = {}
     try:
         found[CLEAN] = clean(profile, model, None)
-        rungs = {RUNGS[name]: correct(profile, spec)[:profile.verdict.images] for name, spec in ladder.rungs(profile, model).items()}
-        return found | rungs | {WORST: np.logical_and.reduce(list(rungs.values()))}
+        attacked = {rungs(profile)[name]: correct(profile, spec)[:profile.verdict.images]
+                    for name, spec in ladder.rungs(profile, model).items()}
+        return found | attacked | {WORST: np.logical_and.reduce(list(attacked.values()))}
     except Missing:
         return found
 

@@ -9,7 +9,7 @@ from artifact.exhibits.ladder import kept
 from artifact.exhibits.style import WIDE, log_ticks, styled, subplots
 from artifact.experiment import Profile, unpack
 from artifact.measurements import ladder
-from artifact.methods import OBJECTIVES, RUNGS, label, mathtext
+from artifact.methods import OBJECTIVES, label, mathtext, rungs
 from mmclib.optimality import optimality
 
 
@@ -93,16 +93,16 @@ def indicators(profile: Profile, methods: list[str] | None = None) -> Item:
     models, limit = asked(profile, methods, "indicators"), 100 * profile.verdict.rules.indicator_limit
     values = pd.concat([survivors(profile, model) for model in models], ignore_index=True)
     values["trusted"] = values.groupby(["model", "rung"])["share"].transform("max") <= limit
-    rungs = [name for name in RUNGS if name in set(values["rung"])]
+    tried = [name for name in rungs(profile) if name in set(values["rung"])]
     by = dict(list(values.groupby(["model", "rung"])))
-    rows = {label(profile, model): {RUNGS[name]: _cell(by[model, name], limit) if (model, name) in by else "–" for name in rungs}
+    rows = {label(profile, model): {rungs(profile)[name]: _cell(by[model, name], limit) if (model, name) in by else "–" for name in tried}
             for model in models}
     each = values[values["survivors"] > 0].drop_duplicates(["model", "rung"])
     says = f"of {len(each)} rungs that leave an image, {int(each['trusted'].sum())} count as evidence"
     for model in (model for model in models if model in ladder.side_by_side(profile)):
         refused = each[(each["model"] == model) & ~each["trusted"]]["rung"]
         if len(refused):
-            says += f"; {label(profile, model)}: not {', '.join(RUNGS[name] for name in refused)}"
+            says += f"; {label(profile, model)}: not {', '.join(rungs(profile)[name] for name in refused)}"
     notes = (f"Beyond the paper: indicators of attack failure (Pintor et al., 2022) on the first {profile.verdict.indicators} images. A "
              f"rung is evidence where none fires on more than {limit:g} % of its survivors; in brackets how many it left. No gradient: "
              "exactly zero at the image. Unstable: the margin changes by more than 10 % between random points within half of ε. Silent "
@@ -139,10 +139,10 @@ def equal_passes(profile: Profile, methods: list[str] | None = None) -> Item:
             scores.append({"model": model, "attack": name, "optimality": share, "spent": results["spent"],
                            "accuracy": 100 * results["accuracy"]})
             long += _steps(model, name, np.array(results["passes"]), found[name] > epsilon, profile.verdict.passes)
-        rows[label(profile, model)] = {RUNGS[row["attack"]]: "–" if row["optimality"] is None else f"{row['optimality']:.2f}"
+        rows[label(profile, model)] = {rungs(profile)[row["attack"]]: "–" if row["optimality"] is None else f"{row['optimality']:.2f}"
                                        for row in scores if row["model"] == model}
     table = pd.DataFrame(rows).T
-    table = table[[RUNGS[name] for name in RUNGS if RUNGS[name] in table]].fillna("–")
+    table = table[[title for title in rungs(profile).values() if title in table]].fillna("–")
     values, plan = pd.DataFrame(scores), profile.verdict
     title = f"Attacks at the same number of passes, {plan.matched} images, ε = {epsilon_text(epsilon)}"
     names = {model: mathtext(label(profile, model)) for model in models}
@@ -151,7 +151,7 @@ def equal_passes(profile: Profile, methods: list[str] | None = None) -> Item:
              "of all attacks of the verdict takes, image by image, the share that this one takes; 1 is the best that is known, 0 is an "
              "attack that finds nothing. The figure shows ε alone.")
     return Item("Equal passes", "equal_passes", title, _passes_say(profile, values), table, None, values.round(4),
-                draw_equal_passes(pd.DataFrame(long), names, plan.passes, figure_title(profile, title)), notes)
+                draw_equal_passes(pd.DataFrame(long), names, rungs(profile), plan.passes, figure_title(profile, title)), notes)
 
 
 def _between(distances, grid) -> np.ndarray:
@@ -188,13 +188,14 @@ COLOURS = {"cross_entropy": OBJECTIVES["cross_entropy"].colour, "divided": "#007
 
 
 @styled
-def draw_equal_passes(data: pd.DataFrame, names: dict, budget: int, title: str):
-    """A panel for each model: accuracy at epsilon against the passes that an image has had; `data`: model, attack, passes, accuracy."""
+def draw_equal_passes(data: pd.DataFrame, names: dict, rungs: dict, budget: int, title: str):
+    """A panel for each model: accuracy at epsilon against the passes that an image has had; `data`: model, attack, passes, accuracy;
+    `rungs` maps attacks to titles."""
     models = list(names)
     across = min(2, len(models))
     down = -(-len(models) // across)
     figure, axes = subplots(down, across, figsize=(WIDE, 0.9 + 1.9 * down), sharex=True, sharey=True, squeeze=False)
-    attacks = [name for name in RUNGS if name in set(data["attack"])]
+    attacks = [name for name in rungs if name in set(data["attack"])]
     for axis, model in zip(axes.flat, models, strict=False):
         for name in attacks:
             rows = data[(data["model"] == model) & (data["attack"] == name)]
@@ -209,7 +210,7 @@ def draw_equal_passes(data: pd.DataFrame, names: dict, budget: int, title: str):
     for row in axes:
         row[0].set_ylabel("accuracy (%)")
     for name in attacks:
-        axes[0][0].plot([], [], color=COLOURS[name], label=mathtext(RUNGS[name]))
+        axes[0][0].plot([], [], color=COLOURS[name], label=mathtext(rungs[name]))
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.suptitle(title)
     return figure

@@ -116,15 +116,16 @@ def _table_5_says(profile, networks, methods) -> str:
             f"{label(profile, low)} on {NAMES[profile.dataset(low)]}, {_title(profile, column)}: {with_difference(gain)}"
             for column, gain in gains.items()
         ]
-        held.setdefault(profile.models[low].loss in ADAPTIVE, []).append(gains["pgd10_un_8"][1] > 0)
+        held.setdefault(profile.models[low].loss, []).append(gains["pgd10_un_8"][1] > 0)
     if not parts:
         return "not both networks are here"
-    if len(held) == 2:  # the claim is about both losses: the pairs of one say nothing of the other's
-        mmc, sce = all(held[True]), any(held[False])
+    lacking = [name for loss, name in (("sce", "SCE"), ("mmc", "MMC")) if loss not in held]
+    if not lacking:  # the claim is about both losses: the pairs of one, or of a third, say nothing of the other's
+        mmc, sce = all(held["mmc"]), any(held["sce"])
         judged = (f"{'As the paper claims' if mmc and not sce else 'Against the claim of the paper'}, at 95 % under its own attack: MMC "
                   f"{'gains' if mmc else 'does not gain significantly'} from depth, SCE {'gains' if sce else 'does not significantly'}. ")
     else:
-        judged = f"Of {'SCE' if True in held else 'MMC'} not both networks are here, so the paper's claim is not judged. "
+        judged = f"Of {' and '.join(lacking)} not both networks are here, so the paper's claim is not judged. "
     return f"{judged}From {shallow} to {deep}: {'; '.join(parts)}"
 
 
@@ -210,6 +211,7 @@ def uncertainty(profile: Profile, methods: list[str] | None = None) -> Item:
     models = chosen(profile.variants.uncertainty if profile.variants else [], methods)
     rows, long, several = {}, [], len({profile.dataset(model) for model in models}) > 1
     names = {model: label(profile, model) + (f" on {NAMES[profile.dataset(model)]}" if several else "") for model in models}
+    names = {model: f"{name} ({model})" if list(names.values()).count(name) > 1 else name for model, name in names.items()}
     for model in models:
         spec = variants.uncertainty(profile, model)
         results = evaluation(profile, spec)

@@ -19,6 +19,8 @@ from artifact.exhibits.exhibit import (
     looks,
     number,
     paper_table,
+    papers_cell,
+    papers_title,
     pivot,
     verdict,
     with_difference,
@@ -28,22 +30,22 @@ from artifact.exhibits.exhibit import (
 from artifact.exhibits.style import NARROW, WIDE, error, styled, subplots
 from artifact.experiment import Profile
 from artifact.measurements import white_box
-from artifact.methods import OBJECTIVES, label, mathtext, paper_label
+from artifact.methods import GOALS, OBJECTIVES, label, mathtext
 from mmclib.intervals import mean_interval
 
 
 def table_1(profile: Profile, methods: list[str] | None = None) -> Item:
     """Table 1: white-box PGD, ten rows."""
     methods = methods or profile.white_box.models
-    printed, long = paper_table("table1.csv"), []
+    long = []
     for model in methods:
         cells = {column: number(evaluation(profile, spec)) for column, spec in white_box.table_1(profile, model).items()}
         for column, cell in cells.items():
-            paper = None if profile.stand_in() else printed[column].get(paper_label(profile, model))
+            paper = papers_cell(profile, model, column)
             long.append({"method": label(profile, model), "column": column, "title": column_title(profile, column), **cell, "paper": paper,
                          "verdict": verdict(profile, cell["accuracy"], paper)})
     values = pd.DataFrame(long)
-    papers = None if profile.stand_in() else printed.rename(columns=_paper_title)
+    papers = paper_table("table1.csv").rename(columns=papers_title) if values["paper"].notna().any() else None
     return Item(
         "Table 1",
         "table_1",
@@ -57,25 +59,28 @@ def table_1(profile: Profile, methods: list[str] | None = None) -> Item:
         "the others under cross-entropy, as in the paper. "
         f"{profile.white_box.images} test images, {profile.white_box.restarts} random start{'s' * (profile.white_box.restarts > 1)}, "
         "best iterate kept."
-        + "".join(
-            f" AT rows: {network.steps} step{'s' * (network.steps > 1)} of {epsilon_text(network.step_size)}"
-            f"{' from a noisy start (N-FGSM)' * (network.noise > 0)} at ε = {epsilon_text(network.epsilon)}."
-            for network in profile.at_networks()
-        ),
+        + _how_trained(profile, methods),
     )
 
 
-def _paper_title(column: str) -> str:
-    attack, _, rest = column.partition("_")
-    return "Clean" if column == "clean" else f"PGD-{attack.removeprefix('pgd')} {rest.replace('_', ', ε = ')}/255"
+def _how_trained(profile, methods) -> str:
+    """The adversarial trainings of the rows, each once."""
+    ways = {}
+    for model in (model for model in methods if profile.models[model].adversarial):
+        (steps, step_size, noisy), network = profile.crafting(model), profile.training[profile.models[model].training]
+        way = (f"{steps} step{'s' * (steps > 1)} of {epsilon_text(step_size)}{' from a noisy start (N-FGSM)' * noisy} at "
+               f"ε = {epsilon_text(network.epsilon)}")
+        ways.setdefault(way, set()).add(GOALS[profile.models[model].adversarial])
+    names = ["AT rows"] if len(ways) == 1 else [f"AT_{' and AT_'.join(sorted(goals))} rows" for goals in ways.values()]
+    return "".join(f" {name}: {way}." for name, way in zip(names, ways, strict=True))
 
 
 def _table_1_says(profile, methods, values) -> str:
     column = "pgd50_un_8"
     at = values[values["column"] == column].set_index("method")
-    parts = [
-        f"under {column_title(profile, column)}, {' and '.join(f'{name} keeps {with_interval(at.loc[name])}' for name in found)}"
-    ] if (found := [name for name in ("MMC-10", "SCE") if name in at.index]) else []
+    named = [model for loss in ("mmc", "sce") if (model := profile.find(methods, loss))] or profile.principal(methods)
+    kept_by = [f"{label(profile, model)} keeps {with_interval(at.loc[label(profile, model)])}" for model in named]
+    parts = [f"under {column_title(profile, column)}, {' and '.join(kept_by)}"]
     # The paper's ablation: "using the optimal center set can further improve performance" (Sec. 4.3).
     for model in (model for model in methods if profile.models[model].loss == "mmc-rand"):
         for optimal in (other for other in methods if profile.models[other] == profile.models[model].model_copy(update={"loss": "mmc"})):

@@ -3,7 +3,7 @@
 from artifact.experiment import Profile, model_identity
 from artifact.measurements import white_box
 from artifact.measurements.measurement import Measurement, num_classes
-from artifact.methods import RUNGS
+from artifact.methods import rungs as rung_titles
 
 # Optional rungs: cross-entropy and the margin of probabilities, which need logits of a scale that the softmax does not saturate at.
 BY_SCALE = {"gap": {"divide_logits": "gap"}, "pma": {"objective": "probability_margin"},
@@ -16,7 +16,7 @@ def titles(profile: Profile) -> list[str]:
     """The names of the rungs that the profile's ladder has, in their order: optional ones and AutoAttack where it asks for them."""
     plan = profile.verdict
     left_out = {*BY_SCALE, "malt"} - set(plan.more_rungs) | ({"autoattack"} if not plan.autoattack else set())
-    return [title for name, title in RUNGS.items() if name not in left_out]
+    return [title for name, title in rung_titles(profile).items() if name not in left_out]
 
 
 def rungs(profile: Profile, model: str) -> dict[str, Measurement]:

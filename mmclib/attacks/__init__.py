@@ -5,6 +5,7 @@ from mmclib.attacks.carlini_wagner import carlini_wagner
 from mmclib.attacks.climb import ascend, random_start, signed_step
 from mmclib.attacks.ddn import ddn
 from mmclib.attacks.fmn import fmn
+from mmclib.attacks.judged import judged
 from mmclib.attacks.ladder import ladder
 from mmclib.attacks.ledger import AttackResult
 from mmclib.attacks.multi_targeted import multi_targeted
@@ -17,4 +18,4 @@ from mmclib.attacks.transformations import gaussian_noise, rotation
 PER_IMAGE = frozenset({carlini_wagner, ddn, fmn, gaussian_noise, mim, multi_targeted, pgd, rotation, spsa})
 
 __all__ = ["OBJECTIVES", "PER_IMAGE", "AttackResult", "ascend", "autoattack", "carlini_wagner", "ddn", "fmn", "gaussian_noise",
-           "ladder", "mim", "multi_targeted", "pgd", "random_start", "rotation", "signed_step", "spsa"]
+           "judged", "ladder", "mim", "multi_targeted", "pgd", "random_start", "rotation", "signed_step", "spsa"]

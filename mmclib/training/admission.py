@@ -15,6 +15,9 @@ def check(model, train, test, recipe, precision, compile, stop, folder):
         raise ValueError(f"model must be an mmclib Classifier (a backbone and a head), got {type(model).__name__}")
     if not isinstance(recipe, Recipe):
         raise ValueError(f"recipe must be an mmclib Recipe, got {type(recipe).__name__}")
+    classes = getattr(model.head, "num_classes", None)
+    if not isinstance(classes, int) or classes < 1:
+        raise ValueError(f"the model's head must have num_classes, the number of its classes, got {classes!r}")
     if kinds := {str(tensor.dtype) for tensor in model.parameters() if tensor.dtype != torch.float32}:
         raise ValueError(f"the model's parameters must be float32, got {', '.join(sorted(kinds))}; pass model.float()")
     if folder is not None and Path(folder).exists() and not Path(folder).is_dir():

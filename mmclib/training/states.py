@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from mmclib import checkpoints
-from mmclib.fingerprints import MODULE_STATE, UnidentifiedError, fingerprint
+from mmclib.fingerprints import MODULE_STATE, UnidentifiedError, fingerprint, own_code
 from mmclib.models import Classifier
 from mmclib.training.recipe import Recipe
 from mmclib.training.step import TrainingStep
@@ -65,7 +65,7 @@ def not_finite(what, state, recipe, batch_number):
 
 def contents(model, train, test, recipe) -> dict:
     """Hash what a training is of, so that its state is never resumed as another's: architecture, its settings, which of its parameters
-    are trained, head with its centers, a mean of the user's own, an objective that is no name, data."""
+    are trained, head with its centers, code of the user's own layers, a mean of the user's own, an objective that is no name, data."""
     buffers = {name: tensor for name, tensor in model.head.named_buffers()}
     plainly = {name: value for name, value in sorted(vars(model.head).items()) if isinstance(value, (int, float, str, bool, tuple))}
     network = repr((str(model), {name: value for name, value in plainly.items() if name != "training"},
@@ -74,6 +74,7 @@ def contents(model, train, test, recipe) -> dict:
                      [parameter.requires_grad for parameter in layer.parameters(recurse=False)]) for name, layer in model.named_modules()}
     found = {"model": checkpoints.digest(network, *buffers.values()), "data": checkpoints.digest(*train),
              "layers": fingerprint(layers)[:16], "test": checkpoints.digest(*test), "attributes": _attributes(model),
+             "code": fingerprint(own_code(map(type, model.modules())))[:16],
              "mean": "of the training images" if _is_mean(model.mean, train[0]) else checkpoints.digest(model.mean)}
     objective = recipe.adversarial and recipe.adversarial.objective
     if callable(objective):

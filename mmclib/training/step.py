@@ -4,6 +4,9 @@ import importlib.util
 import math
 import os
 import shutil
+import sys
+import sysconfig
+from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -81,17 +84,25 @@ class TrainingStep:
         self.model.zero_grad(set_to_none=True)
         features = self._features(network, images)
         loss = self.model.head.loss(features, labels)
+        if not isinstance(loss, torch.Tensor) or loss.ndim:
+            raise ValueError(f"the head's loss must be one number, the mean over the images, got {_form(loss)}")
         loss.backward()
         for optimizer in self.optimizers:
             optimizer.step()
         with torch.no_grad():
-            correct = (self.model.head.logits(features).argmax(1) == labels).sum()
+            logits = self.model.head.logits(features)
+            if logits.shape != (len(labels), self.model.head.num_classes):
+                raise ValueError(f"the head's logits must have shape (N, num_classes), here ({len(labels)}, "
+                                 f"{self.model.head.num_classes}), got {_form(logits)}")
+            correct = (logits.argmax(1) == labels).sum()
         return loss.detach(), correct, vanished
 
     def _features(self, network, images):
         # Without the cache: weights cast for one step, kept for as long as a surrounding autocast lasts, would serve all later ones.
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=False):
             features = network(images)
+        if not isinstance(features, torch.Tensor) or features.ndim != 2:
+            raise ValueError(f"the backbone must return features, one tensor (N, feature_dim), in training too, got {_form(features)}")
         return features.float()  # bfloat16's spacing at 200 is 1: distances are made in float32
 
     def _craft(self, network, originals, labels, targets, start, vanished):
@@ -120,6 +131,10 @@ class TrainingStep:
                 parameter.requires_grad_(True)
 
 
+def _form(value) -> str:
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
+
+
 def draw(attack, images, labels, num_classes, *, seed, epoch, step):
     """Return (targets, random starts) of a batch for adversarial training, None where it needs none; hashes of (seed, epoch, step)."""
     if attack is None:
@@ -133,10 +148,11 @@ def draw(attack, images, labels, num_classes, *, seed, epoch, step):
 
 
 def can_compile(device) -> bool:
-    """Is there what torch.compile needs: Triton for CUDA, a C++ compiler for the CPU."""
+    """Is there what torch.compile needs: Triton for CUDA, a C++ compiler and Python's headers for the CPU."""
     if torch.device(device).type == "cuda":
         return importlib.util.find_spec("triton") is not None
-    return any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++"))
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")  # the one that torch takes
+    return shutil.which(compiler) is not None and (Path(sysconfig.get_path("include")) / "Python.h").exists()
 
 
 def best_precision(device) -> str:

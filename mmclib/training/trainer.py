@@ -25,9 +25,23 @@ from mmclib.training.recipe import Recipe, plain
 from mmclib.training.states import Run, begin_epoch, contents, everything, not_finite, restore, resume, save
 from mmclib.training.step import TrainingStep, best_precision, can_compile, draw, worth_compiling
 
-CHECKPOINT_SECONDS = float(os.environ.get("MMC_CHECKPOINT_SECONDS") or 60.0)  # between two states: what a kill may cost
 PROBED, RESTATED = 256, 5000  # training images of the guard's probe, and of the batch statistics of averaged weights
 LOOK_SECONDS = 1.0  # how often the losses of a CUDA device are looked at: each look waits for it
+
+
+def _checkpoint_seconds() -> float:
+    """Seconds between two states, what a kill may cost; ValueError where MMC_CHECKPOINT_SECONDS is no number of seconds."""
+    asked = os.environ.get("MMC_CHECKPOINT_SECONDS") or "60"
+    try:
+        seconds = float(asked)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise ValueError(f"MMC_CHECKPOINT_SECONDS must be a number of seconds, at least 0, got {asked!r}")
+    return seconds
+
+
+CHECKPOINT_SECONDS = _checkpoint_seconds()
 
 
 @dataclass(frozen=True)

@@ -217,7 +217,7 @@ SPSA = {"models": ["sce"], "images": 8, "epsilons": [0.1, 0.2], "table_3_model":
      "white_box.models are of digit-pairs and digits"),
     (lambda s: (s["training"].update(flat=s["training"]["digits"] | {"feature_dim": 2}),
                 s["models"].update(flat={"training": "flat", "loss": "sce"}), s.update(plane={"model": "flat", "features": 9})),
-     "without class centers"),
+     "Figure 3b shows nearest centers"),
 ])
 def test_a_profile_that_could_only_fail_late_is_refused(load, change, says):
     with pytest.raises(ValueError) as refused:

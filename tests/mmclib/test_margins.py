@@ -53,7 +53,7 @@ def test_no_nearer_point_changes_the_answer_and_one_at_the_margin_does(head):
 
 def test_margins_refuse_what_they_cannot_know():
     head = losses.MaxMahalanobisCenter(CENTERS)
-    with pytest.raises(ValueError, match="LargeMarginGaussianMixture are no hyperplanes"):
+    with pytest.raises(ValueError, match="LargeMarginGaussianMixture are not known to be hyperplanes"):
         feature_margin(losses.LargeMarginGaussianMixture(5, 8), torch.zeros(1, 8), torch.tensor([0]))
     with pytest.raises(ValueError, match=r"features must have shape \(N, 8\)"):
         feature_margin(head, torch.zeros(1, 7), torch.tensor([0]))
