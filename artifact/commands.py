@@ -55,8 +55,8 @@ def show_ending(items: list[dict], profile: Profile) -> None:
     for item in missing:
         if item["says"] != report.not_planned(profile):
             _say(f"{item['name']} is not made yet: {item['says']}")
-    not_planned = f" ({len(missing)} not: {', '.join(item['name'] for item in missing)})" if missing else ""
-    _say(f"{len(items) - len(missing)} figures and tables made{not_planned}")
+    lacking = f"; {len(missing)} not made: {', '.join(item['name'] for item in missing)}" if missing else ""
+    _say(f"{len(items) - len(missing)} figures and tables made{lacking}")
     print(f"all on one page: {(ROOT / 'figures' / profile.name / 'index.html').as_uri()}")
 
 
@@ -126,8 +126,8 @@ def reproduce(options) -> int:
         if code and jobs.to_do(jobs.plan(profile)):
             if not on_slurm and (reason := refusal(command)):  # there Snakemake's own lines are shown
                 raise RuntimeError(f"Snakemake ran nothing: {reason}")
-            print(f"\nnot everything was made; what is done stays done. The failed jobs' notebooks are under logs/{profile.name}/; "
-                  "mend what they name and run the same command again", file=sys.stderr)
+            print(f"\nnot everything was made; finished jobs are kept. The notebooks of the failed jobs are under logs/{profile.name}/; "
+                  "fix the errors that they show and run the same command again", file=sys.stderr)
             return code
     summarise(profile)
     return 0

@@ -105,9 +105,9 @@ def headline(profile: Profile, ladder) -> str:
     rows = ladder.values[ladder.values["model"] == mmc].set_index("rung")
     if not {"clean", "untargeted_1"} <= set(rows.index):
         return ""
-    return (f"Made again here, {methods.label(profile, mmc)} classifies {rows.loc['clean', 'accuracy']:.1f} % of the images, "
-            f"{rows.loc['untargeted_1', 'accuracy']:.1f} % under the paper's untargeted attack, and "
-            f"{rows.loc['worst', 'accuracy']:.1f} % once every image may be attacked in the way that is worst for it.")
+    return (f"In this reproduction {methods.label(profile, mmc)} classifies {rows.loc['clean', 'accuracy']:.1f} % of the images correctly "
+            f"without attack, {rows.loc['untargeted_1', 'accuracy']:.1f} % under the paper's untargeted attack, and "
+            f"{rows.loc['worst', 'accuracy']:.1f} % when each image is attacked in the way that is worst for it.")
 
 
 def provenance(profile: Profile) -> dict:

@@ -117,7 +117,7 @@ def rules(profile: Profile) -> str:
 def why(profile: Profile) -> str:
     """How many times SCE's margin and distance MMC has, without the medians themselves."""
     times = report.make("Why", profile).says.partition("; median distance")[0]
-    return methods.symbols_html(f"By the medians over those of the first {profile.verdict.distances} test images that are right, {times}.")
+    return methods.symbols_html(f"Medians over the correctly classified of the first {profile.verdict.distances} test images: {times}.")
 
 
 def benchmark(name: str) -> str:

@@ -138,8 +138,8 @@ def page(profile: Profile) -> str:
     lines += ["", f"At most {width} jobs are ready at the same time: more nodes than that have no work. What bounds the wall time is the "
               f"longest chain, {jobs.describe(longest)}: {' → '.join(chain)}."]
     if point := observed(planned):
-        lines += ["", f"Measured: by the clocks of its {point.receipts} receipts something ran for {point.ran / 60:.0f} min, at most "
-                  f"{point.at_once} at the same time and for {point.fewer / 60:.0f} min fewer. The simulation, which leaves no node idle "
-                  f"while a job is ready, gives {point.simulated / 60:.0f} min for the same work on {point.at_once} nodes. A job's seconds "
-                  "are its receipts' in both: this tests the order, the waiting and the starts, not the seconds."]
+        lines += ["", f"Measured: according to the times in its {point.receipts} receipts, work was under way for {point.ran / 60:.0f} "
+                  f"min, at most {point.at_once} jobs at once, and fewer than that for {point.fewer / 60:.0f} min. The simulation, which "
+                  f"leaves no node idle while a job is ready, gives {point.simulated / 60:.0f} min for the same work on {point.at_once} "
+                  "nodes. Both use the seconds in the receipts, so this tests the order, the waiting and the starts, not the seconds."]
     return "\n".join(lines)

@@ -101,8 +101,12 @@ def scores(profile, spec, classifier, images, labels, *, partial, progress) -> d
         return _rounded(values.cpu()), (logits.argmax(1) == own[rows]).tolist()
 
     def attacked(name, rows):  # all steps and the last iterate: the attack does not stop at the boundary
-        crafted = [attacks.pgd(classifier, pixels[part], own[part], objective=name, seed=seeds[part], stop_early=False, **hyper).images
-                   for part in rows.split(profile.batch_size)]
+        def towards(part):  # the likeliest wrong class
+            logits = _logits(classifier, pixels[part]).scatter(1, own[part, None], -torch.inf)
+            return logits.argmax(1) if name.startswith("targeted") else None
+
+        crafted = [attacks.pgd(classifier, pixels[part], own[part], targets=towards(part), objective=name, seed=seeds[part],
+                               stop_early=False, **hyper).images for part in rows.split(profile.batch_size)]
         return score(torch.cat(crafted), rows)
 
     clean, correct = score(pixels, slice(None))

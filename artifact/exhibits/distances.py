@@ -76,20 +76,21 @@ def whole_curve(profile: Profile, methods: list[str] | None = None) -> Item:
         medians[model] = np.median(by_norm["linf"])
     values = pd.DataFrame(long)
     table = pivot(values.dropna(subset="title"), list(titles.values()))  # the curve's points that stand in the table
-    table["half fall within"] = [distance_text(profile, medians[model]) for model in models]
+    table["median ε"] = [distance_text(profile, medians[model]) for model in models]
     by = values.set_index(["model", "norm", "epsilon"])
     first, second = profile.white_box.epsilons[0], plan.l2_epsilon
     says = "; ".join(
-        f"{label(profile, model)}: half of the images fall within ε = {distance_text(profile, medians[model])}, at "
-        f"{epsilon_text(first)} {with_interval(by.loc[(model, 'linf', first)])} are left, at {second:g} in l_2 "
-        f"{by.loc[(model, 'l2', second), 'accuracy']:.1f} %" for model in models if model in ladder.side_by_side(profile))
+        f"{label(profile, model)}: median ε to a wrong answer {distance_text(profile, medians[model])}, accuracy "
+        f"{with_interval(by.loc[(model, 'linf', first)])} at {epsilon_text(first)} and "
+        f"{by.loc[(model, 'l2', second), 'accuracy']:.1f} % at {second:g} in l_2"
+        for model in models if model in ladder.side_by_side(profile))
     title = f"Accuracy against every ε at once, {plan.distances} images, worst case over all attacks"
     return Item("Whole curve", "whole_curve", title, says, table, None, values.round(6),
                 draw_whole_curve(values[values["norm"] == "linf"], looks(profile, models), first, in_255ths(profile),
                                            figure_title(profile, title)),
-                f"Beyond the paper. Per image the least over FMN ({plan.distance_steps} steps, no ε chosen) and every l_inf attack of "
-                "fixed ε that the verdict makes (a step at such an ε is what FMN did not find); in l_2 it is DDN of as many steps. "
-                "Accuracy in %. These are attacks: every curve is an upper bound, and there is no certificate.")
+                f"Beyond the paper. For each image the smallest distance found by FMN ({plan.distance_steps} steps, no ε to choose) or by "
+                "an l_inf attack of fixed ε in the verdict (a jump of the curve at such an ε is images that FMN did not fool so near); in "
+                "l_2 DDN with as many steps. Accuracy in %. Attacks give upper bounds only; no curve is a certificate.")
 
 
 _UNIT = {True: r"$\ell_\infty$, in 1/255", False: r"$\ell_\infty$, pixels in [0, 1]"}
@@ -141,10 +142,10 @@ def why(profile: Profile, methods: list[str] | None = None) -> Item:
                 values.replace(np.inf, None),
                 draw_why(values, looks(profile, drawn), in_255ths(profile), num_classes(profile, drawn[0]),
                                    figure_title(profile, title)),
-                "Beyond the paper. Medians over the images that are right. The margin is exact: the distance of z to the nearest "
-                "hyperplane on which another class takes over. It is given as it is and in units of the features' own spread (their root "
-                "mean square distance from their mean), in which models can be set side by side; with all features on L evenly spread "
-                "centers it is the root of L/(2(L − 1)).")
+                "Beyond the paper. Medians over the images classified correctly. The feature margin is exact: the distance of z to the "
+                "nearest hyperplane beyond which another class is predicted. It is given unscaled and in units of the features' own spread "
+                "(their root mean square distance from their mean), which makes models comparable. If all features lie on L evenly spread "
+                "centers, the margin in spreads is the root of L/(2(L − 1)).")
 
 
 def _why_cells(profile, medians) -> dict:
@@ -159,8 +160,9 @@ def _why_says(profile, models, medians) -> str:
         sce, mmc = (profile.find(models, loss, adversarial) for loss in ("sce", "mmc"))
         if sce and mmc and medians[sce]["relative"] > 0 and 0 < medians[sce]["linf"] < np.inf and np.isfinite(medians[mmc]["linf"]):
             larger = medians[mmc] / medians[sce]
-            times.append(f"{short(profile, mmc)} has {larger['relative']:.2f} times {short(profile, sce)}'s margin of features in spreads "
-                         f"({larger['margin']:.2f} times as it is) and {larger['linf']:.2f} times its distance of images")
+            times.append(f"{short(profile, mmc)}'s feature margin is {larger['relative']:.2f} times {short(profile, sce)}'s in units of "
+                         f"spread ({larger['margin']:.2f} times unscaled), its distance from image to nearest adversarial example "
+                         f"{larger['linf']:.2f} times")
     parts = [f"{label(profile, model)} {medians[model]['relative']:.2f} spreads ({medians[model]['margin']:.3g}) in features and "
              f"{distance_text(profile, medians[model]['linf'])} in l_inf" for model in models]
     return "; ".join([*times, f"median distance to the boundary: {parts[0]}", *parts[1:]])

@@ -47,7 +47,7 @@ class Item:
         return None if self.table is None else self.table.replace("\n", separator, regex=True)
 
 
-NO_PAPER = "The paper's cells are lost in the source: paper: not available."
+NO_PAPER = "Our copy of the paper lacks these cells (paper: not available)."
 
 
 class Missing(LookupError):

@@ -69,11 +69,12 @@ def ladder_item(profile: Profile, methods: list[str] | None = None) -> Item:
         values.round(4),
         draw_ladder(values[values["rung"] != "worst"], looks(profile, methods), rungs(profile), _papers(profile, methods),
                     figure_title(profile, title)),
-        f"Beyond the paper. The same {plan.images} test images on every rung. A model's numbers are each attack's own; its worst case (in "
-        "the figure, where own numbers that are higher are hollow, at every rung) is per image over the rung and all before it. PGD takes "
-        f"{profile.white_box.steps[1]} steps; restarts: {plan.restarts}; {every}: {plan.classes} targets of {plan.steps} "
-        "steps that decay to zero. Dividing logits needs centers of known norm C."
-        + f" AutoAttack was run on what {every} left: its number is the worst case of both."
+        f"Beyond the paper. Each attack (a rung of the ladder) is run on the same {plan.images} test images and has its own number. In the "
+        "worst case an image is right only if no attack fools it; in the figure this is over the rung and all before it, and hollow marks "
+        f"are an attack's own number where that is higher. PGD takes {profile.white_box.steps[1]} steps; restarts: {plan.restarts}; "
+        f"{every}: {plan.classes} targets of {plan.steps} steps each, whose size decays to zero. Dividing logits needs centers of known "
+        "norm C."
+        + f" AutoAttack was run only on the images that {every} did not fool: its number is the worst case of both."
         * (plan.autoattack_on == "survivors" and "autoattack" in set(values["rung"])),
     )
 

@@ -39,9 +39,9 @@ def seeds(profile: Profile, methods: list[str] | None = None) -> Item:
     mixed = f" Trained in {trained}." if len(precisions) > 1 else ""
     return Item("Seeds", "seeds", f"Accuracy (%) over seeds: mean (lowest to highest), ε = {epsilon_text(profile.white_box.epsilons[0])}",
                 _says(profile, methods), table, None, values.round(4),
-                notes=f"Each seed draws its own weights, order of images and shifts; centers are the same but for random ones. Clean: the "
-                      f"whole test set; attacks: the same {plan.images} images, of the seeds attacked. Brackets in the sentence: paired "
-                      f"95 % intervals.{mixed}")
+                notes=f"Each seed has its own initial weights, order of images and shifts; centers are the same, except random ones. "
+                      f"Clean: the whole test set; attacks: the same {plan.images} images, for the seeds that were attacked. Brackets in "
+                      f"the sentence: paired 95 % intervals.{mixed}")
 
 
 def _flags(profile, model) -> dict[str, np.ndarray]:

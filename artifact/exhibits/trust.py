@@ -26,9 +26,10 @@ def self_checks(profile: Profile, methods: list[str] | None = None) -> Item:
             + "".join(f"; {label(profile, row.model)}: {row.check}: {row.measured}" for row in flags.itertuples()))
     return Item("Self-checks", "self_checks", "Can the attacks be trusted?", says, pd.DataFrame(rows).T.fillna("–"), None, values,
                 notes=f"Accuracies in %, on {ladder.check_images(profile)} images (transfer and AutoAttack: {profile.verdict.images}). "
-                      "Robust means the worst case over all white-box attacks made here. A flag under zero gradients says "
-                      "that cross-entropy is blind on this model, which is why no number here rests on it alone; it counts the images "
-                      "attacked, which are right before. One attack beats another where it leaves no more.")
+                      "White box: the worst case over the ladder and a run of its last attack with twice the steps. A FLAG under zero "
+                      "gradients says that cross-entropy is blind on this model, which is why no number here rests on it alone; the share "
+                      "is of the images attacked, which are right without attack. One attack beats another if it leaves no higher "
+                      "accuracy.")
 
 
 def _checks(profile: Profile, model: str) -> dict[str, tuple[bool, str]]:
@@ -98,17 +99,18 @@ def indicators(profile: Profile, methods: list[str] | None = None) -> Item:
     rows = {label(profile, model): {rungs(profile)[name]: _cell(by[model, name], limit) if (model, name) in by else "–" for name in tried}
             for model in models}
     each = values[values["survivors"] > 0].drop_duplicates(["model", "rung"])
-    says = f"of {len(each)} rungs that leave an image, {int(each['trusted'].sum())} count as evidence"
+    says = f"of {len(each)} attacks that do not fool all images, {int(each['trusted'].sum())} count as evidence"
     for model in (model for model in models if model in ladder.side_by_side(profile)):
         refused = each[(each["model"] == model) & ~each["trusted"]]["rung"]
         if len(refused):
             says += f"; {label(profile, model)}: not {', '.join(rungs(profile)[name] for name in refused)}"
     notes = (f"Beyond the paper: indicators of attack failure (Pintor et al., 2022) on the first {profile.verdict.indicators} images. A "
-             f"rung is evidence where none fires on more than {limit:g} % of its survivors; in brackets how many it left. No gradient: "
-             "exactly zero at the image. Unstable: the margin changes by more than 10 % between random points within half of ε. Silent "
-             "success: the path met an adversarial that was not returned. Unfinished: the best loss still rose by more than 5 % in the "
-             "last 10 steps. Fails without bounds: ε = 1 is not enough. Every rung is crafted on the model that it judges, so none can "
-             "fail by transfer; AutoAttack is a package of its own and is not measured.")
+             f"rung (attack) is evidence if no indicator is raised on more than {limit:g} % of its survivors, the images that it did not "
+             "fool; their number is in brackets. No gradient: exactly zero at the image. Unstable: the margin changes by more than 10 % "
+             "between random points within half of ε. Silent success: the attack met an adversarial example and did not return it. "
+             "Unfinished: the best loss still rose by more than 5 % in the last 10 steps. Fails without bounds: no success even with ε = "
+             "1. Every attack is crafted on the model that it judges, so none can fail by transfer; AutoAttack runs in its own package and "
+             "is not measured.")
     return Item("Indicators", "indicators", "Which attack may be trusted", says, pd.DataFrame(rows).T, None, values.round(4), notes=notes)
 
 
@@ -146,10 +148,10 @@ def equal_passes(profile: Profile, methods: list[str] | None = None) -> Item:
     values, plan = pd.DataFrame(scores), profile.verdict
     title = f"Attacks at the same number of passes, {plan.matched} images, ε = {epsilon_text(epsilon)}"
     names = {model: mathtext(label(profile, model)) for model in models}
-    notes = (f"Beyond the paper. Each attack may take {plan.passes} forward and backward passes of an image, restarts and steps set to "
-             "fill them, at ε and its halves. The table has AttackBench's optimality: of the area under accuracy against ε that the best "
-             "of all attacks of the verdict takes, image by image, the share that this one takes; 1 is the best that is known, 0 is an "
-             "attack that finds nothing. The figure shows ε alone.")
+    notes = (f"Beyond the paper. Each attack may use {plan.passes} forward and backward passes of an image; restarts and steps are set to "
+             "use them up, at ε and at ε halved repeatedly. The table has AttackBench's optimality: the best of all attacks of the "
+             "verdict, image by image, removes a part of the area under accuracy against ε; optimality is the share of this part that the "
+             "attack removes. 1: as good as the best known; 0: it finds nothing. The figure shows ε alone.")
     return Item("Equal passes", "equal_passes", title, _passes_say(profile, values), table, None, values.round(4),
                 draw_equal_passes(pd.DataFrame(long), names, rungs(profile), plan.passes, figure_title(profile, title)), notes)
 

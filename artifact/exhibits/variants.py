@@ -218,7 +218,8 @@ def uncertainty(profile: Profile, methods: list[str] | None = None) -> Item:
         clean, right = np.array(results["clean"]), correct(profile, spec)
         asked = {"right from wrong": (clean[right], clean[~right])}
         for name, attacked in results["attacked"].items():
-            text = {"cross_entropy": "cross-entropy PGD", "untargeted_1": "L_Ada^{un,1} PGD", "untargeted_2": "margin PGD"}[name]
+            text = {"cross_entropy": "cross-entropy PGD", "untargeted_1": "L_Ada^{un,1} PGD", "untargeted_2": "margin PGD",
+                    "targeted_1": "L_Ada^{tar,1} PGD"}[name]
             asked[f"clean from {text}"] = (clean, np.array(attacked["scores"]))
         score = "L_MMC" if profile.models[model].loss in ADAPTIVE else "max softmax"
         row = rows[f"{names[model]}, {score}"] = {}

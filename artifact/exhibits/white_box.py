@@ -54,9 +54,9 @@ def table_1(profile: Profile, methods: list[str] | None = None) -> Item:
         pivot(values),
         papers,
         values.round(4),
-        notes="A targeted attack can leave less than an untargeted one: L_Ada^{un,1} pushes a feature away from its own center, not "
-        "across a boundary, and that is a finding, not a fault. MMC rows under the adaptive objectives L_Ada^{un,1} and L_Ada^{tar,1}, "
-        "the others under cross-entropy, as in the paper. "
+        notes="A targeted attack can leave a lower accuracy than an untargeted one: L_Ada^{un,1} pushes a feature away from its own "
+        "center, not across a boundary. This is a finding, not an error. MMC rows under the adaptive objectives L_Ada^{un,1} "
+        "and L_Ada^{tar,1}, the others under cross-entropy, as in the paper. "
         f"{profile.white_box.images} test images, {profile.white_box.restarts} random start{'s' * (profile.white_box.restarts > 1)}, "
         "best iterate kept."
         + _how_trained(profile, methods),

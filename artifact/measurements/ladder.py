@@ -54,7 +54,7 @@ def checks(profile: Profile, model: str) -> dict[str, Measurement]:
     asked = {
         "single_step": ("pgd", margin | {"steps": 1, "step_size": epsilon, "start": "clean", "restarts": 1}),
         "unbounded": ("pgd", margin | {"epsilon": 1.0, "step_size": 0.1, "restarts": 1}),
-        "longer": ("multi_targeted", longer | {"steps": 2 * plan.steps}),
+        "longer": ("multi_targeted", longer | {"steps": 2 * plan.steps, "draw": 1}),  # from other random starts
         "black_box": ("spsa", guessing),
         "repeated": ("repeated", {}),
     }
@@ -67,7 +67,7 @@ def check_images(profile: Profile) -> int:
 
 
 def transfer(profile: Profile) -> dict[str, Measurement]:
-    """Margin PGD crafted on one model and tried on all: by substitute, of which each target needs one that is not itself."""
+    """Margin PGD crafted on each model and tried on all, by substitute: a target's own kind tells most about it."""
     plan, pgd = profile.verdict, profile.white_box
     settings = {
         "epsilon": pgd.epsilons[0],
@@ -76,7 +76,7 @@ def transfer(profile: Profile) -> dict[str, Measurement]:
         "objective": "untargeted_2",
         "targets": {target: model_identity(profile, target) for target in plan.models},
     }
-    return {substitute: _of(profile, substitute, "transfer_pgd", settings) for substitute in plan.models[:2]}
+    return {substitute: _of(profile, substitute, "transfer_pgd", settings) for substitute in plan.models}
 
 
 def distances(profile: Profile, model: str) -> dict[str, Measurement]:

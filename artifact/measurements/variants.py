@@ -2,7 +2,7 @@
 
 from artifact.experiment import CLASSES, Profile
 from artifact.measurements import black_box, white_box
-from artifact.measurements.measurement import Measurement, objective, once
+from artifact.measurements.measurement import ADAPTIVE, Measurement, objective, once
 
 GROUPS = ("elastic", "hierarchical", "forms", "inner", "radius")
 
@@ -32,11 +32,15 @@ def variant(profile: Profile, model: str) -> dict[str, Measurement]:
 
 
 def uncertainty(profile: Profile, model: str) -> Measurement:
-    """Scores of clean and attacked images; the attacked ones under the paper's objective and under the margin."""
-    plan = profile.white_box
+    """Scores of clean and attacked images; the attacked ones under the paper's objectives and under the margin.
+
+    L_Ada^{tar,1} draws an image to another class's center: of the paper's objectives the one that makes a wrong answer look certain.
+    """
+    plan, own = profile.white_box, objective(profile, model, False)
+    named = [own, "untargeted_2", *(["targeted_1"] if profile.models[model].loss in ADAPTIVE else [])]
     return Measurement(model, "scores", plan.images, settings={
         "epsilon": plan.epsilons[0], "steps": plan.steps[0], "step_size": plan.step_size,
-        "objectives": list(dict.fromkeys([objective(profile, model, False), "untargeted_2"]))})
+        "objectives": list(dict.fromkeys(named))})
 
 
 def groups(profile: Profile) -> dict[str, list[str]]:
