@@ -14,7 +14,7 @@ from artifact.exhibits.exhibit import cell_number, cell_text
 from artifact.experiment import Profile, read_receipt, results_folder
 
 CHIPS = {"holds": "holds", "holds in part": "part", "does not hold": "fails", "not judged": "open"}  # a verdict's class in the template
-GROUPS = ("The paper", "Beyond it", "Can it be trusted?")
+GROUPS = ("The paper", "Beyond it", "Can the attacks be trusted?")
 TRUST = ("convergence", "indicators", "equal_passes", "self_checks", "verdict", "claims")
 _CHECKED = re.compile(r"(?P<outcome>ok|FLAG) \((?P<measured>.+)\)")
 _WITH_INTERVAL = re.compile(r"(?P<number>[\d.]+) \[(?P<low>[\d.]+), (?P<high>[\d.]+)\](?: \((?P<rest>.+)\))?")
@@ -49,7 +49,7 @@ class Grid:
         parts = ["small: 95 % intervals"] if any(cell.interval for cell in cells) else []
         parts += ["italics: the paper's number"] if any(cell.paper for cell in cells) else []
         parts += [f"bold: the best of a {'row' if self.turned else 'column'}"] if any(cell.best for cell in cells) else []
-        parts += ["what the files have as columns stands here as rows"] if self.turned else []
+        parts += ["rows and columns are swapped compared with the files"] if self.turned else []
         legend = "; ".join(parts)
         return f"{legend[:1].upper()}{legend[1:]}." if legend else ""
 

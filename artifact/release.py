@@ -10,7 +10,7 @@ import yaml
 from artifact import receipts
 from artifact.compute import trained
 from artifact.exhibits.exhibit import Missing, correct, epsilon_text, with_interval, worst
-from artifact.exhibits.ladder import kept, strongest
+from artifact.exhibits.ladder import attacked, kept, strongest
 from artifact.experiment import ROOT, Profile, load_profile, model_identity
 from artifact.measurements import ladder, white_box
 from artifact.methods import rungs
@@ -64,7 +64,7 @@ def _left(profile: Profile, key: str) -> tuple[int, dict[str, dict]]:
     """How many images were attacked, and what each attack left, the worst case last: of the ladder, else PGD under each objective."""
     try:
         if key in ladder.models(profile):
-            flags = {rungs(profile)[name]: kept(profile, rung) for name, rung in ladder.rungs(profile, key).items()}
+            flags = {rungs(profile)[name]: kept(profile, rung) for name, rung in attacked(profile, key).items()}
             flags["worst case"] = strongest(profile, key)
         elif key in white_box.models(profile):
             flags = {rungs(profile)[name]: correct(profile, spec) for name, spec in white_box.objectives(profile, key).items()}

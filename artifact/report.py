@@ -67,7 +67,7 @@ def notebook_claims(profile: Profile, methods=None) -> Item:
     table = pd.DataFrame({"verdict": ["holds" if holds else "does not hold" for holds in values["holds"]],
                           "found": list(values["says"])}, index=names)
     failed = [name for name, holds in zip(names, values["holds"], strict=True) if not holds]
-    says = f"{int(values['holds'].sum())} of {len(values)} claims hold" + (f"; not these: {'; '.join(failed)}" if failed else "")
+    says = f"{int(values['holds'].sum())} of {len(values)} claims hold" + (f"; these do not: {'; '.join(failed)}" if failed else "")
     return Item("Claims", "claims", "What the notebooks claim, by notebook", says, table, values=values,
                 notes="Each is computed in the notebook that its number names, in the cell above its verdict; those of 01 and those "
                       "that say \"by hand\" are about digits and drawings, the same in every profile."

@@ -16,6 +16,12 @@ def heard_signals():
             signal.signal(number, usual)
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """What a test draws from torch's generator does not depend on the tests before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def digits():
     """60 test digits, float (60, 1, 8, 8), with their labels."""

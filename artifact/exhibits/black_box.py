@@ -128,7 +128,9 @@ def table_2_spsa(profile: Profile, methods: list[str] | None = None) -> Item:
     says = _compare(profile, values, "un_8", titles["un_8"])
     return Item("Table 2-II", "table_2_spsa", f"Accuracy (%) under SPSA, {plan.evaluations} evaluations a step", says,
                 pivot(values), None, values.round(4),
-                notes=f"{plan.images} images, {plan.steps} Adam steps, learning rate {plan.learning_rate}, δ = {plan.delta}. {NO_PAPER}")
+                notes=f"{plan.images} images, {plan.steps} Adam steps, learning rate {plan.learning_rate}, δ = {plan.delta}. MMC rows "
+                      "under L_Ada^{un,1} and L_Ada^{tar,1}, the others under cross-entropy (SPSA's own source takes the margin): another "
+                      f"objective may leave less. {NO_PAPER}")
 
 
 def _compare(profile: Profile, values: pd.DataFrame, column: str, title: str) -> str:

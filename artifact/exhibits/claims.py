@@ -130,6 +130,7 @@ def _claim_training(profile, rules, cast):
     gain, least, most = difference(mine, without)
     rule = (f"in that worst case, adversarially trained {base(profile, cast.mmc)} is significantly above {base(profile, cast.mmc)} without "
             "adversarial training, and significantly above adversarially trained SCE; in part: not significantly below the latter")
+    cost = difference(clean(profile, cast.at_mmc, None), clean(profile, cast.at_sce, None))
     measured = (f"AT {base(profile, cast.mmc)} {100 * mine.mean():.1f} %; difference to AT SCE {with_difference((over, low, high))}, "
-                f"to {base(profile, cast.mmc)} {with_difference((gain, least, most))}")
+                f"to {base(profile, cast.mmc)} {with_difference((gain, least, most))}; clean, to AT SCE {with_difference(cost)}")
     return rule, measured, 2 if least <= 0 or high < 0 else 0 if low > 0 else 1

@@ -84,7 +84,7 @@ def whole_curve(profile: Profile, methods: list[str] | None = None) -> Item:
         f"{with_interval(by.loc[(model, 'linf', first)])} at {epsilon_text(first)} and "
         f"{by.loc[(model, 'l2', second), 'accuracy']:.1f} % at {second:g} in l_2"
         for model in models if model in ladder.side_by_side(profile))
-    title = f"Accuracy against every ε at once, {plan.distances} images, worst case over all attacks"
+    title = f"Accuracy against every ε at once, {plan.distances} images; in l_inf the worst case over all attacks, in l_2 DDN"
     return Item("Whole curve", "whole_curve", title, says, table, None, values.round(6),
                 draw_whole_curve(values[values["norm"] == "linf"], looks(profile, models), first, in_255ths(profile),
                                            figure_title(profile, title)),

@@ -19,7 +19,7 @@ from artifact.exhibits.exhibit import (
     worst,
 )
 from artifact.exhibits.style import WIDE, error, panels_of, styled, subplots
-from artifact.experiment import Profile
+from artifact.experiment import Profile, unpack
 from artifact.measurements import ladder
 from artifact.measurements.measurement import Measurement
 from artifact.methods import OBJECTIVES, label, mathtext, rungs
@@ -30,13 +30,22 @@ def kept(profile: Profile, spec: Measurement) -> np.ndarray:
     return correct(profile, spec)[:profile.verdict.images]
 
 
+def attacked(profile: Profile, model: str) -> dict[str, Measurement]:
+    """The ladder's rungs that were run: not AutoAttack where the rung before it left it no image."""
+    return {name: spec for name, spec in ladder.rungs(profile, model).items()
+            if name != "autoattack" or evaluation(profile, spec)["queries"] > 0}
+
+
 def strongest(profile: Profile, model: str) -> np.ndarray:
-    """Which images no attack of the ladder fooled, of its checks, or (where it is planned) FMN within epsilon, as booleans."""
+    """Which images no attack of the verdict fooled, as booleans: ladder, checks, transfers from the other models, FMN within epsilon."""
     left = np.logical_and.reduce([kept(profile, spec) for spec in ladder.rungs(profile, model).values()])
     if model in profile.verdict.models:
         for name in ("longer", "black_box"):
             found = kept(profile, ladder.checks(profile, model)[name])
             left[:len(found)] &= found
+        for substitute, spec in ladder.transfer(profile).items():
+            if substitute != model:
+                left &= unpack(evaluation(profile, spec)["targets"][model]["correct"], spec.images)
         if fmn := ladder.distances(profile, model).get("linf"):
             distances = np.array(evaluation(profile, fmn)["distance"])
             fooled = ~correct(profile, fmn) & (distances <= profile.white_box.epsilons[0] - 5e-7)  # a receipt has six decimals
@@ -49,7 +58,7 @@ def ladder_item(profile: Profile, methods: list[str] | None = None) -> Item:
     methods, long = chosen(profile.verdict.models if profile.verdict else [], methods), []
     for model in methods:
         attacks = [("clean", "Clean", clean(profile, model, profile.verdict.images), None)]
-        for name, spec in ladder.rungs(profile, model).items():
+        for name, spec in attacked(profile, model).items():
             masked = evaluation(profile, spec)["zero_gradients"] if name != "autoattack" else None
             attacks.append((name, rungs(profile)[name], kept(profile, spec), masked))
         before = []
@@ -74,8 +83,8 @@ def ladder_item(profile: Profile, methods: list[str] | None = None) -> Item:
         f"are an attack's own number where that is higher. PGD takes {profile.white_box.steps[1]} steps; restarts: {plan.restarts}; "
         f"{every}: {plan.classes} targets of {plan.steps} steps each, whose size decays to zero. Dividing logits needs centers of known "
         "norm C."
-        + f" AutoAttack was run only on the images that {every} did not fool: its number is the worst case of both."
-        * (plan.autoattack_on == "survivors" and "autoattack" in set(values["rung"])),
+        + (f" AutoAttack was run only on the images that {every} did not fool: its number is the worst case of both, and there is none "
+           "where no image was left.") * (plan.autoattack_on == "survivors" and bool(plan.autoattack)),
     )
 
 
@@ -84,9 +93,9 @@ def _ladder_says(profile, values) -> str:
     for model in profile.principal(list(dict.fromkeys(values["model"]))):
         rows = values[values["model"] == model].set_index("rung")
         parts.append(
-            f"{label(profile, model)}: {rows.loc['clean', 'accuracy']:.1f} % without attack, {rows.loc['cross_entropy', 'accuracy']:.1f} % "
-            f"under cross-entropy, {rows.loc['untargeted_1', 'accuracy']:.1f} % under L_Ada^{{un,1}}, "
-            f"{with_interval(rows.loc['worst'])} in the worst case"
+            f"{label(profile, model)}: {rows.loc['clean', 'accuracy']:.1f} % of these images without attack, "
+            f"{rows.loc['cross_entropy', 'accuracy']:.1f} % under cross-entropy, {rows.loc['untargeted_1', 'accuracy']:.1f} % under "
+            f"L_Ada^{{un,1}}, {with_interval(rows.loc['worst'])} in the worst case"
         )
     return "; ".join(parts)
 

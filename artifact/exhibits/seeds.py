@@ -5,6 +5,7 @@ import pandas as pd
 
 from artifact.exhibits.claims import casts
 from artifact.exhibits.exhibit import Item, Missing, NotPlanned, clean, correct, difference, epsilon_text, with_difference
+from artifact.exhibits.ladder import attacked
 from artifact.experiment import Profile, model_receipt_path, read_receipt
 from artifact.measurements import ladder
 from artifact.methods import label, rungs, short
@@ -49,9 +50,9 @@ def _flags(profile, model) -> dict[str, np.ndarray]:
     found = {}
     try:
         found[CLEAN] = clean(profile, model, None)
-        attacked = {rungs(profile)[name]: correct(profile, spec)[:profile.verdict.images]
-                    for name, spec in ladder.rungs(profile, model).items()}
-        return found | attacked | {WORST: np.logical_and.reduce(list(attacked.values()))}
+        flags = {rungs(profile)[name]: correct(profile, spec)[:profile.verdict.images]
+                 for name, spec in attacked(profile, model).items()}
+        return found | flags | {WORST: np.logical_and.reduce(list(flags.values()))}
     except Missing:
         return found
 

@@ -248,6 +248,7 @@ def uncertainty(profile: Profile, methods: list[str] | None = None) -> Item:
         None,
         values.round(4),
         notes=f'Beyond the paper, which calls the loss value "a reliable metric of the uncertainty on returned predictions". 0.5 is '
-        "chance; below it attacked images look more certain than clean ones. No attack here tries to look certain: an AUROC near 1 is no "
-        f"defence. {plan.images} images, PGD-{plan.steps[0]}, last iterate.",
+        "chance; below it attacked images look more certain than clean ones. Of the attacks on MMC L_Ada^{tar,1}, towards the center of "
+        "the likeliest wrong class, alone tries to look certain: an AUROC near 1 against the others is no defence. "
+        f"{plan.images} images, PGD-{plan.steps[0]}, last iterate.",
     )

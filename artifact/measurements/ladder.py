@@ -171,8 +171,7 @@ def measurements(profile: Profile, model: str) -> list[Measurement]:
     sce, mmc = (profile.find(profile.verdict.models, loss) for loss in ("sce", "mmc"))
     if model == mmc and sce:
         specs.append(step_time(profile, mmc, sce))
-    if model in (substitutes := transfer(profile)):
-        specs.append(substitutes[model])
+    specs.append(transfer(profile)[model])
     if model in profile.verdict.diagnosed:
         specs.append(diagnosis(profile, model))
         if model == mmc:  # the one that other libraries misjudge

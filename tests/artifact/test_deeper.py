@@ -4,15 +4,17 @@ import json
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from artifact import experiment, jobs, receipts, rehearsal, report
-from artifact.compute import measure
+from artifact.compute import deeper, measure, trained
 from artifact.exhibits import distances, exhibit, style, trust
 from artifact.exhibits import ladder as ladder_exhibits
-from artifact.measurements import ladder
+from artifact.measurements import ladder, white_box
 from artifact.measurements.measurement import Measurement
 from artifact.methods import RUNGS
+from mmclib import centers, losses, models
 from tests.artifact.test_report import overlaps
 
 TINY = {
@@ -47,7 +49,7 @@ def made(tmp_path_factory):
         patch.setenv("MMC_CHECKPOINTS", str(folder / "checkpoints"))
         profile = load(folder)
         for model in profile.verdict.models:
-            for spec in [*ladder.rungs(profile, model).values(), *ladder.checks(profile, model).values(), *ladder.deeper(profile, model)]:
+            for spec in ladder.measurements(profile, model):
                 measure.evaluate(profile, spec)
         yield profile
 
@@ -116,7 +118,8 @@ def test_what_fmn_finds_within_epsilon_counts_in_the_worst_case(made, monkeypatc
     spec, epsilon = ladder.distances(made, "sce")["linf"], made.white_box.epsilons[0]
     before, distance = ladder_exhibits.strongest(made, "sce"), np.array(exhibit.evaluation(made, spec)["distance"])
     assert not (before[:len(distance)] & (distance <= epsilon - 1e-6)).any()
-    told = {"distance": [epsilon - 1e-6] * 8 + [epsilon + 1e-6] * 8}
+    told = {"distance": [epsilon - 1e-6] * 8 + [epsilon + 1e-6] * 8,
+            "targets": {"sce": {"correct": experiment.pack(np.ones(16, bool))}}}
     monkeypatch.setattr(ladder_exhibits, "evaluation", lambda *_: told)
     monkeypatch.setattr(ladder_exhibits, "correct", lambda profile, asked: np.arange(len(exhibit.correct(profile, asked))) != 7
                         if asked == spec else np.ones(len(exhibit.correct(profile, asked)), dtype=bool))
@@ -193,3 +196,47 @@ def test_the_demo_makes_them_and_a_rehearsal_in_miniature(tmp_path, monkeypatch)
     toy = rehearsal.rehearsal(demo, "cpu").verdict
     assert (toy.distances, toy.indicators, toy.matched, toy.distance_steps, toy.passes) == (4, 4, 4, 2, demo.verdict.passes)
     assert Measurement("sce", "matched", 4, settings={"budget": 20}).gradients() > 0
+
+
+def test_a_rung_that_another_refutes_is_no_evidence(made):
+    values = trust.survivors(made, "mmc-10").set_index(["rung", "indicator"])
+    left = {name: exhibit.correct(made, spec)[:16] for name, spec in ladder.rungs(made, "mmc-10").items()}
+    best = np.logical_and.reduce(list(left.values()))
+    for name, own in left.items():
+        if own.any():
+            assert values.loc[(name, "beaten"), "share"] == pytest.approx(100 * (own & ~best).sum() / own.sum())
+    assert values.loc[("cross_entropy", "beaten"), "share"] > 5
+    assert "another attack fools" in trust.indicators(made).table.loc["MMC-10", RUNGS["cross_entropy"]]
+
+
+PRESET = centers.max_mahalanobis_centers(10, 16)
+
+
+class Placed(torch.nn.Module):
+    """Features on the centers: image i has the brightness of class i."""
+
+    def forward(self, images):
+        return PRESET[(9 * images.mean((1, 2, 3))).round().long()]
+
+
+def test_features_on_their_centers_have_the_margin_that_the_note_names(made):
+    model = models.Classifier(Placed(), losses.MaxMahalanobisCenter(PRESET)).eval()
+    labels = torch.arange(10).repeat(3)
+    images = (labels * 255 / 9).round().to(torch.uint8)[:, None, None, None].expand(-1, 1, 8, 8)
+    found = deeper.feature_margin(made, None, model, images, labels, partial=None, progress=None)
+    assert found["accuracy"] == 1 and np.array(found["margin"]) / found["spread"] == pytest.approx((10 / 18) ** 0.5, rel=1e-3)
+
+
+def test_at_equal_passes_steps_shrink_with_the_ball(made, monkeypatch):
+    seen, real, spec = [], deeper.evaluation.robust_accuracy, ladder.matched(made, "sce")["untargeted_2"]
+    monkeypatch.setattr(deeper.evaluation, "robust_accuracy",
+                        lambda *given, **how: seen.append(how["step_size"] / how["epsilon"]) or real(*given, **how))
+    images, labels, _ = trained.load_data("digits", "test", 8)
+    deeper.matched(made, spec, trained.ensure_model(made, "sce").classifier, images, labels, partial=None, progress=False)
+    assert len(seen) > 1 and max(seen) == pytest.approx(min(seen))
+
+
+def test_in_small_balls_the_curves_steps_are_small(made):
+    for epsilon, spec in white_box.curve(made, "sce").items():
+        assert spec.settings["step_size"] == min(made.white_box.step_size, epsilon / 4)
+    assert made.white_box.step_size > 0.05 / 4, "or the smallest ball does not try it"

@@ -1,5 +1,6 @@
 """Profiles refuse what they should with a sentence; identities move exactly with what they depend on; receipts are whole or absent."""
 
+import dataclasses
 import json
 import shutil
 
@@ -7,6 +8,7 @@ import pytest
 import yaml
 
 from artifact import experiment, jobs, rehearsal, runners
+from artifact.compute import trained
 from artifact.measurements import white_box
 
 DEMO = yaml.safe_load((experiment.ROOT / "profiles" / "demo.yaml").read_text())
@@ -266,3 +268,13 @@ def test_an_installed_package_without_its_clone_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(profiles, "ROOT", tmp_path)
     with pytest.raises(ValueError, match="run this command in a clone"):
         experiment.load_profile("demo")
+
+
+@pytest.mark.parametrize("name", ["demo", "quick", "cpu", "paper"])
+def test_a_recipe_is_what_the_profile_says(name):
+    profile = experiment.load_profile(name)
+    for model, spec in profile.models.items():
+        made, network = trained.recipe(profile, model), profile.training[spec.training]
+        told = {field.name: getattr(network, field.name) for field in dataclasses.fields(made) if field.name != "adversarial"}
+        assert {key: getattr(made, key) for key in told} == told | {"milestones": tuple(network.milestones)}, model
+        assert made.adversarial is None or made.adversarial.guard == network.guard

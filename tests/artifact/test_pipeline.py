@@ -1,7 +1,6 @@
 """A tiny profile through the whole path: trained, attacked, looked up, killed in the middle, drawn; receipts equal but for provenance."""
 
 import signal
-import time
 import warnings
 
 import pytest
@@ -79,9 +78,9 @@ def test_evaluations_are_looked_up_and_tables_drawn(tiny):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         receipts = {m: [measure.evaluate(tiny, spec) for spec in white_box.measurements(tiny, m)] for m in ("sce", "mmc-10")}
-    began = time.perf_counter()
-    again = [measure.evaluate(tiny, spec) for spec in white_box.measurements(tiny, "sce")]
-    assert again == receipts["sce"] and time.perf_counter() - began < 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure.evaluation, "robust_accuracy", lambda *_, **__: pytest.fail("computed again"))
+        assert [measure.evaluate(tiny, spec) for spec in white_box.measurements(tiny, "sce")] == receipts["sce"]
     table = white_box_exhibits.table_1(tiny)
     assert list(table.table.index) == ["SCE", "MMC-10"] and table.table.shape == (2, 9)
     assert set(table.values["verdict"]) == {"not comparable: other data or length"}

@@ -5,10 +5,10 @@ import random
 
 import pytest
 
-from artifact import experiment, receipts
-from artifact.compute import trained
+from artifact import experiment, jobs, receipts
+from artifact.compute import measure, trained
 from artifact.exhibits import exhibit
-from artifact.measurements import white_box
+from artifact.measurements import black_box, white_box
 
 QUICK = experiment.ROOT / "results" / "quick"
 ATTACK = next((QUICK / "evaluations" / "sce").glob("pgd-*.json"))
@@ -169,3 +169,32 @@ def test_the_short_form_of_the_torture_finds_nothing(capsys):
     from tests import torture
     assert torture.main(["--flips", "40", "--edits", "20", "--disks", "5"]) == 0
     assert capsys.readouterr().out.startswith("torture: flips 40 tried, 0 lost, 0 unnamed, 0 silent wrong; edits 20 tried")
+
+
+@pytest.mark.parametrize("change", [{"accuracy": 0.9}, {"interval": [0.1, 0.9]}, {"correct": "f" * 50}])
+def test_an_edited_transfer_is_refused(tmp_path, change):
+    path = copied(TRANSFER, tmp_path, sealed=False)
+    receipt = json.loads(path.read_bytes())
+    receipt["results"]["targets"]["mmc-10"] |= change
+    path.write_text(json.dumps(receipt), encoding="utf-8")
+    refused(path)
+
+
+@pytest.mark.parametrize("other", ["sce", "mmc-10"])
+def test_a_transfer_onto_another_checkpoint_is_neither_drawn_nor_found(tmp_path, monkeypatch, other):
+    monkeypatch.setenv("MMC_RESULTS", str(tmp_path))
+    profile = experiment.load_profile("quick")
+    spec = next(iter(black_box.transfer(profile, "sce").values()))
+    for path in ((QUICK / "models").glob("*.json")):
+        copied(path, tmp_path / "quick", sealed=True)
+    copied(QUICK / spec.path(profile).relative_to(tmp_path / "quick"), tmp_path / "quick", sealed=True)
+    assert measure._found(profile, spec.path(profile)) and exhibit.evaluation(profile, spec)
+    path = experiment.model_receipt_path(profile, other)
+    receipt = receipts.read_receipt(path)
+    receipt["results"]["checkpoint_sha256"] = "0" * 64
+    receipts.write_receipt(path, receipt)
+    with pytest.raises(exhibit.Missing, match="another checkpoint"):
+        exhibit.evaluation(profile, spec)
+    assert measure._found(profile, spec.path(profile)) is None
+    job = next(job for job in jobs.plan(profile) if spec.path(profile) in job.makes)
+    assert spec.path(profile) in job.missing()

@@ -12,7 +12,7 @@ from artifact import experiment, record, release, report
 from artifact.exhibits.exhibit import Missing
 from artifact.exhibits.ladder import strongest
 from artifact.measurements import ladder, white_box
-from mmclib import zoo
+from mmclib import checkpoints, evaluation, zoo
 
 COMMITTED = [name for name in ("quick", "cpu", "paper") if (experiment.ROOT / "figures" / name).is_dir()]
 NUMBER = re.compile(r"\d[\d,.]*\s?(%|×|times|points?|images?/s|hours|seconds)")
@@ -65,6 +65,7 @@ def test_committed_tables_are_drawn_from_committed_receipts(name):
         drawn.add(item.stem)
         if item.table is not None:
             assert (folder / f"{item.stem}.md").read_text() == report.markdown(item), item.name
+        assert (folder / f"{item.stem}.csv").read_bytes() == item.values.to_csv(index=False).encode(), item.name
     assert {path.stem for path in folder.glob("*.csv")} <= drawn, "a table or figure without receipts"
 
 
@@ -144,3 +145,11 @@ def test_a_model_is_released_and_loaded_with_the_same_predictions(tmp_path, monk
     again = evaluation.accuracy(zoo.load_released(path.stem), images, labels)
     assert again.correct.equal(evaluation.accuracy(model.classifier, images, labels).correct)
     assert f"Test accuracy after the last epoch: {100 * again.accuracy:.2f} %" in path.with_suffix(".md").read_text()
+
+
+@pytest.mark.parametrize("name", ["cpu-at-un-sce", "cpu-at-un-mmc-10", "cpu-mmc-10"])
+def test_a_released_model_answers_its_committed_images_as_counted(name):
+    tensors, told = checkpoints.load_model_state(zoo.FOLDER / "adversarial" / f"{name}.safetensors")
+    assert told["model_sha256"] == hashlib.sha256(zoo.released_path(name).read_bytes()).hexdigest()
+    found = evaluation.accuracy(zoo.load_released(name), tensors["images"], tensors["labels"])
+    assert abs(int(found.correct.sum()) - told["correct"]) <= 2  # another processor's rounding

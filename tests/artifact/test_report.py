@@ -219,7 +219,7 @@ def test_every_notebooks_claims_stand_on_the_page(tmp_path, monkeypatch):
     item = report.notebook_claims(profile)
     assert item.table.to_dict("index") == {"02: fell": {"verdict": "does not hold", "found": "of SCE; of MMC-10"},
                                            "07: blind": {"verdict": "holds", "found": ""}}
-    assert item.sentence == "1 of 2 claims hold; not these: 02: fell."
+    assert item.sentence == "1 of 2 claims hold; these do not: 02: fell."
     text = page.write(profile, tmp_path, [item]).read_text()
     assert 'id="claims"' in text and "02: fell" in text and "of SCE; of MMC-10" in text
 

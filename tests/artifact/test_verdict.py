@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from artifact import experiment, methods, report
-from artifact.compute import measure, peers, trained
+from artifact.compute import measure, peers, probes, trained
 from artifact.compute.pieces import Pieces
 from artifact.exhibits import claims, exhibit, seeds, trust
 from artifact.exhibits import ladder as ladder_exhibits
@@ -20,6 +21,7 @@ from artifact.exhibits import variants as variants_exhibits
 from artifact.measurements import ladder, variants
 from artifact.measurements.measurement import Measurement, stands
 from artifact.methods import RUNGS
+from artifact.sections import Rules
 from mmclib import attacks, intervals
 from mmclib.attacks.objectives import OBJECTIVES, divided
 from tests.artifact.tiny import told
@@ -327,7 +329,7 @@ def test_a_loss_surface_is_flat_where_cross_entropy_is_blind(made):
     "table_4", "table_5", "elastic", "hierarchical", "forms", "inner", "radius", "uncertainty")])
 def test_every_variants_table_is_drawn_with_a_sentence(made, build):
     item = build(made)
-    assert len(item.table) and item.says and item.table.notna().all().all()
+    assert len(item.table) and item.says and not (item.table.astype(str) == "–").all(axis=None)
     assert item.values.select_dtypes("number").to_numpy(float).size
     with pytest.raises(exhibit.NotPlanned):
         build(made, [])
@@ -336,6 +338,10 @@ def test_every_variants_table_is_drawn_with_a_sentence(made, build):
 def test_a_right_class_is_in_the_right_superclass(made):
     values = variants_exhibits.hierarchical(made).values.set_index(["model", "column"])["accuracy"]
     assert all(values[m, "superclass"] >= values[m, "clean"] for m in ("pairs-mmc-10", "pairs-hm-10-3"))
+    spec = variants.variant(made, "pairs-mmc-10")["superclass"]
+    images, labels, _ = trained.load_data("digit-pairs", "test", spec.images)
+    right = trained.ensure_model(made, "pairs-mmc-10").classifier(images.float() / 255).argmax(1) // 10 == labels // 10
+    assert values["pairs-mmc-10", "superclass"] == pytest.approx(100 * right.double().mean().item(), abs=1e-3)
 
 
 def test_differences_are_paired():
@@ -444,3 +450,122 @@ def test_what_a_missing_library_reports_is_made_again_once_it_is_there(made, mon
 
 def _missing(*arguments):
     raise ModuleNotFoundError("No module named 'foolbox'", name="foolbox")
+
+
+@pytest.mark.parametrize("worse", [0, 1])
+def test_a_claim_is_no_better_than_on_its_worst_seed(made, monkeypatch, worse):
+    monkeypatch.setattr(claims, "_claim_clean", lambda profile, rules, cast: ("rule", "measured", 2 * (cast.seed == worse)))
+    assert claims.claims(made).table["verdict"].iloc[1] == "does not hold"
+
+
+def test_a_steps_cost_is_the_losss_over_the_others(made, monkeypatch):
+    clock, takes = [0.0], {"MaxMahalanobisCenter": 0.3, "SoftmaxCrossEntropy": 0.2}
+
+    class Step:
+        def __init__(self, network, *_):
+            self.takes = takes[type(network.head).__name__]
+
+        def __call__(self, *_):
+            clock[0] += self.takes
+            return torch.zeros(()), None, None
+
+    monkeypatch.setattr(probes, "TrainingStep", Step)
+    monkeypatch.setattr(probes.time, "perf_counter", lambda: clock[0])
+    spec = ladder.step_time(made, "mmc-10", "sce")
+    found = probes.step_time(made, spec, None, None, None, partial=None, progress=None)
+    assert found["ratio"] == pytest.approx(1.5) and found["ratios"] == pytest.approx([1.5] * spec.settings["rounds"])
+
+
+@pytest.mark.parametrize(("ratio", "level"), [(0.9, 0), (1.04, 0), (1.06, 1), (1.14, 1), (1.16, 2)])
+def test_what_a_step_may_cost(made, monkeypatch, ratio, level):
+    monkeypatch.setattr(claims, "evaluation", lambda *_: {"ratio": ratio, "ratios": [ratio]})
+    cast, rules = claims.casts(made, ladder.models(made))[0], Rules()  # a twentieth; in part: three of them
+    assert rules.extra_time == 0.05 and claims._claim_time(made, rules, cast)[2] == level
+
+
+def test_a_mean_distortion_is_of_the_images_it_was_found_for(made):
+    how = {"binary_search_steps": 1, "steps": 3, "initial_const": 0.3, "learning_rate": 0.02}  # too short for all of them
+    results = measure.evaluate(made, Measurement("mmc-10", "carlini_wagner", 24, settings=how))["results"]
+    found = np.array(results["distortion"])[~experiment.unpack(results["correct"], 24)]
+    assert 1 < len(found) < 24 and results["success"] == pytest.approx(len(found) / 24)
+    assert (results["mean_distortion"], results["standard_error"]) == pytest.approx((found.mean(), stats.sem(found)), abs=1e-5)
+
+
+@pytest.mark.parametrize("model", ["sce", "mmc-10"])
+def test_a_score_is_the_loss_of_the_predicted_class(made, model):
+    spec = variants.uncertainty(made, model)
+    network, (images, _, _) = trained.ensure_model(made, model).classifier, trained.load_data("digits", "test", spec.images)
+    features = network.features(images.float() / 255)
+    loss = network.head.loss(features, network.head.logits(features).argmax(1), "none")
+    assert exhibit.evaluation(made, spec)["clean"] == pytest.approx(loss.tolist(), rel=1e-3, abs=1e-5)
+
+
+def test_the_attack_that_tries_to_look_certain_goes_to_another_classs_center(made):
+    spec = variants.uncertainty(made, "mmc-10")
+    assert spec.settings["objectives"] == ["untargeted_1", "untargeted_2", "targeted_1"]
+    assert variants.uncertainty(made, "sce").settings["objectives"] == ["cross_entropy", "untargeted_2"]
+    attacked = exhibit.evaluation(made, spec)["attacked"]  # scores are distances to the nearest center: its are the smallest
+    wrong = {name: np.mean(found["scores"]) for name, found in attacked.items()}
+    assert wrong["targeted_1"] < wrong["untargeted_1"]
+
+
+def test_another_seed_has_other_weights_and_another_order(made, monkeypatch, tmp_path):
+    one, other = (next(iter(trained.build(made, model).backbone.parameters())) for model in ("sce", "sce-1"))
+    assert not torch.equal(one, other)
+    monkeypatch.setenv("MMC_RESULTS", str(tmp_path))
+    seeds = []
+
+    def seen(*_, seed, **__):
+        seeds.append(seed)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(trained.training, "fit", seen)
+    for model in ("sce", "sce-1"):
+        with pytest.raises(ZeroDivisionError):
+            trained.train(made, model, progress=False)
+    assert len(set(seeds)) == 2
+
+
+def test_each_draw_of_a_transformation_is_another(made):
+    specs = [Measurement("sce", "gaussian_noise", 8, settings={"sigma": 0.3, "draw": draw}) for draw in range(3)]
+    assert len({measure._seed(made, spec) for spec in specs}) == 3
+
+
+def test_a_random_model_is_seen(digits):
+    class Noisy(torch.nn.Module):
+        def forward(self, images):
+            return images.flatten(1)[:, :10] + torch.rand(len(images), 10)
+
+    images = (digits[0] * 255).to(torch.uint8)
+    found = probes.repeated(types.SimpleNamespace(device="cpu"), None, Noisy(), images, digits[1], partial=None, progress=None)
+    assert found["largest_difference"] > 0 and found["accuracy"] == 0
+
+
+def test_the_longer_run_begins_elsewhere_and_every_model_is_a_substitute(made):
+    rung, longer = ladder.rungs(made, "mmc-10")["multi_targeted"], ladder.checks(made, "mmc-10")["longer"]
+    assert longer.settings == rung.settings | {"steps": 2 * rung.settings["steps"], "draw": 1}
+    assert measure._seed(made, longer) != measure._seed(made, rung)
+    assert list(ladder.transfer(made)) == made.verdict.models
+
+
+def test_a_transfer_that_fools_counts_in_the_worst_case(made, monkeypatch):
+    before, real = ladder_exhibits.strongest(made, "at-un-mmc-10"), ladder_exhibits.evaluation
+    assert before.any()
+
+    def all_fooled(profile, spec):
+        found = real(profile, spec)
+        if spec.attack != "transfer_pgd" or spec.model == "at-un-mmc-10":
+            return found
+        none = experiment.pack(np.zeros(spec.images, bool))
+        return {"targets": {name: one | {"correct": none} for name, one in found["targets"].items()}}
+
+    monkeypatch.setattr(ladder_exhibits, "evaluation", all_fooled)
+    assert not ladder_exhibits.strongest(made, "at-un-mmc-10").any()
+
+
+def test_autoattack_that_had_no_image_left_is_no_number(made, monkeypatch):
+    asked = made.model_copy(update={"verdict": made.verdict.model_copy(update={"autoattack": ["sce"], "autoattack_on": "survivors"})})
+    for queries, there in ((0.0, False), (3.0, True)):
+        monkeypatch.setattr(ladder_exhibits, "evaluation", lambda *_, queries=queries: {"queries": queries})
+        assert ("autoattack" in ladder_exhibits.attacked(asked, "sce")) == there
+    assert "autoattack" not in ladder_exhibits.attacked(asked, "mmc-10")

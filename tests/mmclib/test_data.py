@@ -1,3 +1,5 @@
+import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -9,6 +11,7 @@ from mmclib import data
 from mmclib.training import batches
 
 DATA = Path(os.environ.get("MMC_DATA") or Path(__file__).resolve().parents[2] / "data")
+RECEIPTS = Path(__file__).resolve().parents[2] / "results" / "quick" / "models"
 needs = {
     "mnist": pytest.mark.skipif(not (DATA / "MNIST").exists(), reason="MNIST is not under MMC_DATA"),
     "cifar10": pytest.mark.skipif(not (DATA / "cifar-10-batches-py").exists(), reason="CIFAR-10 is not under MMC_DATA"),
@@ -83,6 +86,9 @@ def test_real_test_sets(name, count, shape):
     images, labels = data.load(name, "test")
     assert images.shape == (count, *shape) and images.dtype == torch.uint8 and images.is_contiguous()
     assert labels.dtype == torch.int64 and len(labels.unique()) == data.num_classes(name)
+    receipts = [json.loads(path.read_text())["data"] for path in RECEIPTS.glob("*.json")]
+    assert {receipt["test_sha256"] for receipt in receipts if receipt["name"] == name} == {
+        hashlib.sha256(images.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()}, "or the record is of other images"
 
 
 @pytest.mark.data

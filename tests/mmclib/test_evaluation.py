@@ -1,5 +1,6 @@
 """Evaluation: verified claims, resuming, running out of memory, transfer, intervals, targets."""
 
+import dataclasses
 import functools
 import warnings
 
@@ -408,3 +409,28 @@ def test_counter_draws_the_same_bits_on_cuda():
     seeds = counter.image_seeds(3, 100)
     for draw in (counter.uniform, counter.signs):
         assert draw(seeds, (50,), "test", 1).equal(draw(seeds.cuda(), (50,), "test", 1).cpu())
+
+
+def test_a_targeted_success_is_the_target_and_no_other_class(mmc, digits):
+    targets, how = evaluation.random_targets(digits[1], 10, seed=1), PGD | {"objective": "targeted_2"}
+    found = evaluation.robust_accuracy(mmc, *digits, attacks.pgd, targets=targets, **how)
+    direct = attacks.pgd(mmc, *digits, targets=targets, **how)
+    assert found.success.equal(direct.success) and found.correct.equal(~direct.fooled)
+    assert (~found.correct & ~found.success).any(), "some are fooled into a third class"
+
+
+class Bright(nn.Module):
+    def forward(self, images):
+        over = images.mean((1, 2, 3)) - 0.05
+        return torch.stack((over, -over), 1)
+
+
+def test_an_image_that_leaves_the_box_counts_for_nothing():
+    def beyond(model, images, labels, *, targets=None, seed=0, epsilon=0.5):
+        found = attacks.pgd(model, images, labels, epsilon=0.01, step_size=0.01, steps=1)
+        every = torch.ones_like(found.success)
+        return dataclasses.replace(found, images=images - 0.3, success=every, fooled=every)
+
+    with pytest.warns(UserWarning, match="4 of 4 claimed successes are rejected"):
+        found = evaluation.robust_accuracy(Bright(), torch.full((4, 1, 4, 4), 0.2), torch.zeros(4, dtype=torch.int64), beyond)
+    assert found.accuracy == 1 and found.rejected.all()

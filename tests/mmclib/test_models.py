@@ -141,3 +141,13 @@ def test_a_compiled_bfloat16_step_of_the_airbench_body_has_finite_gradients():
     with torch.autocast("cpu", torch.bfloat16):
         torch.compile(body)(images).float().sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in body.parameters() if parameter.requires_grad)
+
+
+@pytest.mark.parametrize(("version", "widths"), [(1, (16, 32, 64)), (2, (64, 128, 256))])
+def test_each_stage_of_the_papers_network_halves_the_map(version, widths):
+    seen, network = [], models.resnet(2, version)
+    for block in network:
+        if isinstance(block, (models.BasicBlock, models.PreActivationBottleneck)):
+            block.register_forward_hook(lambda module, given, out: seen.append((out.shape[1], out.shape[2])))
+    network(torch.rand(1, 3, 32, 32))
+    assert seen == [(width, side) for width, side in zip(widths, (32, 16, 8), strict=True) for _ in range(2)]

@@ -35,3 +35,15 @@ def test_a_kernel_turns_by_the_rate():
     kernel.grad = torch.randn(kernel.shape, generator=torch.Generator().manual_seed(2))
     Muon([kernel], lr=0.1).step()
     assert 0.7 < (kernel.detach() - before).norm() / (0.1 * 6**0.5) < 1.3
+
+
+def test_the_momentum_is_nesterovs():
+    torch.manual_seed(0)
+    kernel, gradients = torch.nn.Parameter(torch.randn(4, 3, 2, 2)), torch.randn(2, 4, 3, 2, 2)
+    optimizer = Muon([kernel], lr=0.1, momentum=0.6)
+    for gradient in gradients:
+        before = kernel.detach() * len(kernel) ** 0.5 / kernel.detach().norm()
+        kernel.grad = gradient.clone()
+        optimizer.step()
+    ahead = gradients[1] + 0.6 * (gradients[1] + 0.6 * gradients[0])
+    torch.testing.assert_close(kernel.detach(), before - 0.1 * orthogonalised(ahead.flatten(1)).view_as(kernel))

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from mmclib import checkpoints, data, losses, models
+from mmclib.attacks.ledger import GradientMaskingWarning
 from mmclib.centers import random_centers
 from mmclib.training import AdversarialTraining, Recipe, fit, step, trainer
 
@@ -365,8 +366,17 @@ def test_the_guard_goes_back_and_on_with_two_steps(monkeypatch, tmp_path):
         def __init__(self):
             self.fooled = torch.arange(10) >= round(10 * next(probes))
 
+    seen, guard = [], trainer._guard
+
+    def watched(run, state):
+        following = guard(run, state)
+        seen.append(weights(run.model))
+        return following
+
     monkeypatch.setattr(trainer.attacks, "pgd", lambda *_, **__: Probed())
+    monkeypatch.setattr(trainer, "_guard", watched)
     result = fit(classifier(), *few(), recipe=recipe, seed=7, folder=tmp_path, progress=False)
+    assert same(seen[1], seen[0]) and not same(seen[2], seen[1]), "after the collapse the weights are the epoch's before it"
     assert [(epoch["epoch"], epoch["collapsed"]) for epoch in result.history] == [(1, False), (2, True), (2, False), (3, False)]
     assert [epoch["probe"] for epoch in result.history] == pytest.approx([0.8, 0.1, 0.7, 0.1])
     first = fit(classifier(), *few(), recipe=dataclasses.replace(recipe, adversarial=dataclasses.replace(SINGLE_STEP, guard=None)),
@@ -472,3 +482,26 @@ def test_a_model_without_a_parameter_to_train_is_refused():
 def test_auto_precision_is_bfloat16_only_where_a_cpu_has_matrix_units_for_it(monkeypatch, able, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
     assert step.best_precision("cpu") == expected
+
+
+def test_the_history_counts_every_test_image():
+    many = data.load("digits", "train")  # 1,297: three parts
+    result = fit(classifier(), few()[0], many, recipe=SHORT, seed=7, progress=False)
+    right = (result.model(many[0].float() / 255).argmax(1) == many[1]).double().mean().item()
+    assert 0 < right < 1 and result.history[-1]["test_accuracy"] == pytest.approx(right, abs=2e-3)
+
+
+def test_a_loss_in_the_history_is_the_mean_over_images(monkeypatch):
+    """The last batch is smaller, and weighs less."""
+    losses_seen = []
+    monkeypatch.setattr(step.TrainingStep, "__call__", lambda self, images, labels, draws: (
+        losses_seen.append(len(labels)) or torch.tensor(float(len(labels))), torch.tensor(0), torch.tensor(0)))
+    history = fit(classifier(), *few(130), recipe=SHORT, seed=7, progress=False).history
+    assert losses_seen[:3] == [50, 50, 30] and history[0]["loss"] == pytest.approx((50 * 50 + 50 * 50 + 30 * 30) / 130)
+
+
+def test_a_share_of_zero_gradients_is_of_all_steps():
+    blind = AdversarialTraining(epsilon=0.1, step_size=0.05, steps=3, objective=lambda z, logits, labels, targets: 0 * logits.sum(1))
+    with pytest.warns(GradientMaskingWarning):
+        history = fit(classifier(), *few(), recipe=dataclasses.replace(SHORT, adversarial=blind), seed=7, progress=False).history
+    assert history[0]["zero_gradients"] == 1
