@@ -107,7 +107,7 @@ def indicators(profile: Profile, methods: list[str] | None = None) -> Item:
     for model in (model for model in models if model in ladder.side_by_side(profile)):
         refused = each[(each["model"] == model) & ~each["trusted"]]["rung"]
         if len(refused):
-            says += f"; {label(profile, model)}: not {', '.join(rungs(profile)[name] for name in refused)}"
+            says += f"; {label(profile, model)}: not {' / '.join(rungs(profile)[name] for name in refused)}"
     notes = (f"Beyond the paper: indicators of attack failure (Pintor et al., 2022) on the first {profile.verdict.indicators} images. A "
              f"rung (attack) is evidence if no indicator is raised on more than {limit:g} % of its survivors, the images that it did not "
              "fool (their number is in brackets), and no more of them are fooled by the other rungs. No gradient: exactly zero at the "
