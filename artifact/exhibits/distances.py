@@ -87,7 +87,7 @@ def whole_curve(profile: Profile, methods: list[str] | None = None) -> Item:
     title = f"Accuracy against every ε at once, {plan.distances} images; in l_inf the worst case over all attacks, in l_2 DDN"
     return Item("Whole curve", "whole_curve", title, says, table, None, values.round(6),
                 draw_whole_curve(values[values["norm"] == "linf"], looks(profile, models), first, in_255ths(profile),
-                                           figure_title(profile, title)),
+                                 figure_title(profile, title.partition(";")[0])),
                 f"Beyond the paper. For each image the smallest distance found by FMN ({plan.distance_steps} steps, no ε to choose) or by "
                 "an l_inf attack of fixed ε in the verdict (a jump of the curve at such an ε is images that FMN did not fool so near); in "
                 "l_2 DDN with as many steps. Accuracy in %. Attacks give upper bounds only; no curve is a certificate.")
