@@ -144,7 +144,7 @@ def run(options) -> int:
         if not any(_matches(job, pattern) for job in planned):
             raise ValueError(f"no job of profile {profile.name!r} matches {pattern!r}; it has: {jobs.listed(planned)}")
     asked = [job for job in planned if any(_matches(job, pattern) for pattern in patterns)]
-    todo = asked if options.redo else jobs.to_do(asked)
+    todo = [jobs.shortened(job, job.missing()) for job in asked] if options.redo else jobs.to_do(asked)
     announce(profile, why, todo, options.jobs, "all jobs" if len(asked) == len(planned) else "the jobs asked for")
     if options.dry_run:
         for job in todo:

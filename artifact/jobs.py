@@ -152,8 +152,13 @@ def to_do(planned: list[Job]) -> list[Job]:
         missing = job.missing()
         if missing or waiting.intersection(job.needs):
             waiting.add(job.receipt)
-            todo.append(replace(job, seconds=job.seconds - sum(job.makes[path] for path in job.makes if path not in missing)))
+            todo.append(shortened(job, missing))
     return todo
+
+
+def shortened(job: Job, missing: list[Path]) -> Job:
+    """The job, its `seconds` without those of what is made: it is looked up."""
+    return replace(job, seconds=job.seconds - sum(job.makes[path] for path in job.makes if path not in missing))
 
 
 def rated(planned: list[Job]) -> dict[Path, float]:

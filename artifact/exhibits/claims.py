@@ -75,7 +75,7 @@ def claims(profile: Profile, methods: list[str] | None = None) -> Item:
         raise Missing(away[0]) if away else NotPlanned("the claims are about SCE and MMC")
     says = "; ".join(f"{claim}: {row.verdict}" for claim, row in table.iterrows())
     several = (" A claim holds only if it holds on every seed. For seeds after the first, the worst case is over the ladder alone, without "
-               "the longer run, SPSA and FMN.") if others else ""
+               "the longer run, SPSA, transfers and FMN.") if others else ""
     models = "." if profile.comparable else \
         ", on models not trained as the paper trained: a verdict about these models, not about the paper."
     item = Item("Verdict", "verdict", "What holds of the paper's conclusion", says, table,

@@ -121,6 +121,12 @@ def test_one_of_several_processes_makes_its_job_again_though_it_is_done(load, mo
     assert "--redo" in plain._start(profile, jobs.find(profile, "white box"))
 
 
+def test_what_is_looked_up_takes_no_time(load):
+    job = jobs.find(load(), "white box")
+    assert jobs.shortened(job, list(job.makes)).seconds == job.seconds > jobs.SECONDS_TO_START
+    assert jobs.shortened(job, []).seconds == pytest.approx(jobs.SECONDS_TO_START)
+
+
 def test_claims_and_page_are_of_the_evaluations_that_are_there(load, tmp_path, monkeypatch):
     profile = load()
     one = next(job for job in jobs.plan(profile) if job.name == "white box")
