@@ -7,10 +7,10 @@ import pytest
 from artifact import experiment, jobs
 
 COMMITTED = {
-    # demo: its verdict is about four models, with distances, indicators and equal passes
-    "demo": {"models": "28be8d6b0dc0", "evaluations": "ea15e0863509", "jobs": "26e98b001faf"},
-    "quick": {"models": "b4af1c577b69", "evaluations": "be6a21e7562f", "jobs": "d5d6693c4bf4"},
-    "paper": {"models": "73d22aae1c7d", "evaluations": "97a2f626dd79", "jobs": "f3949db50504"},
+    # evaluations: transfers from each model of the verdict, the longer run from other starts, L_Ada^{tar,1} among the scores' attacks
+    "demo": {"models": "28be8d6b0dc0", "evaluations": "96177f8e7d12", "jobs": "29f2cec785f3"},
+    "quick": {"models": "b4af1c577b69", "evaluations": "35d58e5a2859", "jobs": "6ed8711f7d00"},
+    "paper": {"models": "73d22aae1c7d", "evaluations": "9571089993db", "jobs": "3fc8e3a44581"},
 }
 
 
