@@ -7,7 +7,6 @@ import sys
 
 import pandas as pd
 import pytest
-import yaml
 
 from artifact import experiment, jobs, methods, page, report
 from artifact.compute import measure, trained
@@ -16,21 +15,6 @@ from artifact.exhibits import ladder as ladder_exhibits
 from artifact.experiment import ROOT
 from artifact.measurements import ladder
 from tests.artifact.tiny import TINY
-
-
-@pytest.fixture()
-def load(tmp_path, monkeypatch):
-    for variable in ("MMC_RESULTS", "MMC_CHECKPOINTS"):
-        monkeypatch.setenv(variable, str(tmp_path / variable))
-
-    def loaded(change=lambda settings: None, text=TINY):
-        settings = yaml.safe_load(text)
-        change(settings)
-        path = tmp_path / "tiny.yaml"
-        path.write_text(yaml.safe_dump(settings))
-        return experiment.load_profile(str(path))
-    return loaded
-
 
 CPU = (ROOT / "profiles" / "cpu.yaml").read_text()
 
@@ -51,7 +35,7 @@ def both_goals(loss):
     (lambda settings: [training.update(dataset="cifar100") for training in settings["training"].values()], set()),
 ])
 def test_the_papers_numbers_stand_beside_its_own_settings_alone(load, change, there):
-    profile = load(change, CPU)
+    profile = load(change, text=CPU)
     columns = ("clean", "pgd10_tar_8", "pgd50_un_8", "pgd50_un_16")
     assert {column for column in columns if exhibit.papers_cell(profile, "mmc-10", column) is not None} == there
     drawn = ladder_exhibits._papers(profile, ["sce", "mmc-10"])

@@ -7,7 +7,6 @@ import time
 
 import pytest
 import torch
-import yaml
 
 from artifact import __main__ as command_line
 from artifact import adversarial, commands, crate, experiment, jobs, plain, preflight, record, release, report, runners
@@ -15,25 +14,9 @@ from artifact.compute import trained
 from artifact.exhibits.exhibit import Missing, NotPlanned
 from artifact.receipts import write_receipt
 from mmclib import zoo
-from tests.artifact.tiny import TINY
 
 ROOT = experiment.ROOT
 RELEASED = pytest.mark.skipif("cpu-sce" not in zoo.released(), reason="cpu-sce is not released")
-
-
-@pytest.fixture()
-def load(tmp_path, monkeypatch):
-    monkeypatch.setenv("MMC_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setenv("MMC_CHECKPOINTS", str(tmp_path / "checkpoints"))
-
-    def written(change=lambda settings: settings, name="tiny"):
-        settings = yaml.safe_load(TINY)
-        change(settings)
-        path = tmp_path / f"{name}.yaml"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(yaml.safe_dump(settings, allow_unicode=True), encoding="utf-8")
-        return experiment.load_profile(str(path))
-    return written
 
 
 def drawn(profile):

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 
 from artifact import __main__ as command_line
 from artifact import cluster, experiment, jobs, page, plain, preflight, profiles, receipts, rehearsal, report, scaling
@@ -24,22 +23,6 @@ from artifact.experiment import ROOT
 from artifact.measurements import ladder
 from mmclib import data
 from mmclib.data import NUM_CLASSES
-from tests.artifact.tiny import TINY
-
-
-@pytest.fixture()
-def load(tmp_path, monkeypatch):
-    """tiny.yaml with a change, its results and weights in folders of its own."""
-    for variable in ("MMC_RESULTS", "MMC_CHECKPOINTS"):
-        monkeypatch.setenv(variable, str(tmp_path / variable))
-
-    def loaded(change=lambda settings: None):
-        settings = yaml.safe_load(TINY)
-        change(settings)
-        path = tmp_path / "tiny.yaml"
-        path.write_text(yaml.safe_dump(settings))
-        return experiment.load_profile(str(path))
-    return loaded
 
 
 def written(path, results, kind="evaluation", **more):
