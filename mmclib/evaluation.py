@@ -1,8 +1,6 @@
 """Accuracy, robust accuracy, its worst case over attacks, minimal distortion and transfer: batched, resumable, verified in float32, the
 same for every batch size."""
 
-import functools
-import inspect
 import math
 import time
 import warnings
@@ -12,27 +10,19 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from mmclib import counter
-from mmclib.attacks import PER_IMAGE, carlini_wagner
-from mmclib.attacks.climb import ShortStepsWarning
-from mmclib.attacks.frozen import ROWS, BatchDependenceWarning, call, chunks, warn_if_dependent, working_type
-from mmclib.attacks.ledger import AttackResult, GradientMaskingWarning, GradientShares, warn_if_masked
-from mmclib.checks import check_images, check_label_form, check_labels, check_model, check_setting, warn
+from mmclib.attacks import carlini_wagner
+from mmclib.attacks.ledger import GradientMaskingWarning, GradientShares, warn_if_masked
+from mmclib.checks import check_labels, warn
 from mmclib.fingerprints import fingerprint
-from mmclib.modes import own_modes
 from mmclib.partials import Partial
+from mmclib.verified import attacked, check, check_attack, check_models, each_batch, name_of, options_of, predicted_by, settings_of
 
 __all__ = [
     "Evaluation", "WorstCase", "accuracy", "minimal_distortion", "random_targets", "robust_accuracy", "transfer_matrix", "transfer_row",
     "worst_case",
 ]
-
-_NO_MEMORY = ("out of memory", "DefaultCPUAllocator")  # what RuntimeErrors say that are no torch.OutOfMemoryError
-_INSIDE = 1e-6  # how far a float32 image may leave its ball
-_ORDERS = {"linf": math.inf, "l2": 2, "l1": 1}  # norms whose balls are checked
-_SAVED_EVERY = 30  # seconds that a batch should take where a file is to keep what is done: half the minute that may be lost
 
 
 @dataclass(frozen=True, repr=False)
@@ -98,9 +88,9 @@ class WorstCase:
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 512) -> Evaluation:
     """Classify clean images, float in [0, 1] or uint8 (N, C, H, W); labels int64 (N,). Raises ValueError for bad input."""
-    batch_size = _check({"model": model}, images, labels, None, batch_size)
+    batch_size = check({"model": model}, images, labels, None, batch_size)
     began = time.perf_counter()
-    parts = _each_batch(len(labels), batch_size, lambda part: _predicted(model, images[part], part.start))
+    parts = each_batch(len(labels), batch_size, lambda part: predicted_by(model, images[part], part.start))
     predicted = torch.cat([classes for _, classes in parts])
     correct = predicted == labels.cpu()
     nothing = torch.zeros(len(labels), dtype=torch.int64)
@@ -124,14 +114,14 @@ def robust_accuracy(model: nn.Module, images: Tensor, labels: Tensor, attack: Ca
     misclassified there counts, claimed or not. Warns of vanishing gradients and where more than 1 % of the successes are rejected. Raises
     ValueError for bad input.
     """
-    _check_attack(attack, hyper)
+    check_attack(attack, hyper)
     finished = Partial(partial, lambda: fingerprint(model, images, labels, attack, targets, seed, hyper))
-    for part, _, columns in _attack(model, images, labels, attack, targets, seed, batch_size, hyper, progress, finished):
+    for part, _, columns in attacked(model, images, labels, attack, targets, seed, batch_size, hyper, progress, finished):
         del columns["inside"]
         finished.add(part, columns)
     outcome = _evaluation(finished.close())
-    warn_if_masked(outcome, _name(attack))
-    _warn_if_rejected(outcome, _name(attack))
+    warn_if_masked(outcome, name_of(attack))
+    _warn_if_rejected(outcome, name_of(attack))
     return outcome
 
 
@@ -154,7 +144,7 @@ def worst_case(model: nn.Module, images: Tensor, labels: Tensor, attacks: Mappin
         got = "none" if isinstance(attacks, Mapping) else type(attacks).__name__
         raise ValueError(f"attacks must map at least one name to an attack, got {got}")
     for attack in attacks.values():
-        _check_attack(attack, {})
+        check_attack(attack, {})
     clean, seeds = accuracy(model, images, labels, batch_size), counter.image_seeds(seed, len(labels))
     correct, left, evaluations = clean.correct.clone(), {}, {}
     for name, attack in attacks.items():
@@ -186,25 +176,25 @@ def transfer_row(source: nn.Module, models: Mapping[str, nn.Module], images: Ten
     without that option (multi_targeted, minimal distances) stop there all the same. What a model calls wrong counts as in
     `robust_accuracy`: only inside the ball. `partial` and warnings as there.
     """
-    _check_attack(attack, hyper)
-    _check_models(models)
-    if "stop_early" in _options_of(attack) and "stop_early" not in _settings_of(attack):
+    check_attack(attack, hyper)
+    check_models(models)
+    if "stop_early" in options_of(attack) and "stop_early" not in settings_of(attack):
         hyper.setdefault("stop_early", False)
-    _check(models, images, labels, None, batch_size)
+    check(models, images, labels, None, batch_size)
     # the models' order too: columns are numbered by it
     finished = Partial(partial, lambda: fingerprint(source, list(models), models, images, labels, attack, seed, hyper))
-    for part, result, columns in _attack(source, images, labels, attack, None, seed, batch_size, hyper, progress, finished):
+    for part, result, columns in attacked(source, images, labels, attack, None, seed, batch_size, hyper, progress, finished):
         inside = columns.pop("inside")
         for number, model in enumerate(models.values()):
-            wrong = _predicted(model, result.images, part.start) != labels[part].cpu()
+            wrong = predicted_by(model, result.images, part.start) != labels[part].cpu()
             fooled = wrong & inside
             columns |= {f"correct {number}": ~fooled, f"success {number}": fooled, f"rejected {number}": wrong & ~inside}
         finished.add(part, columns)
     columns = finished.close()
     found = {name: _evaluation(columns, number) for number, name in enumerate(models)}
-    warn_if_masked(next(iter(found.values())), _name(attack))  # crafted once, so the same for all
+    warn_if_masked(next(iter(found.values())), name_of(attack))  # crafted once, so the same for all
     for name, outcome in found.items():
-        _warn_if_rejected(outcome, f"{_name(attack)} on {name}")
+        _warn_if_rejected(outcome, f"{name_of(attack)} on {name}")
     return found
 
 
@@ -212,7 +202,7 @@ def transfer_matrix(models: Mapping[str, nn.Module], images: Tensor, labels: Ten
                     **options) -> dict[str, dict[str, Evaluation]]:
     """Judge every model on images crafted on every model: {source: {model: Evaluation}}; options as in `transfer_row` (Fig.
     4)."""
-    _check_models(models)
+    check_models(models)
     return {name: transfer_row(source, models, images, labels, attack, **options) for name, source in models.items()}
 
 
@@ -225,182 +215,7 @@ def random_targets(labels: Tensor, num_classes: int, *, seed: int = 0) -> Tensor
     return (labels + 1 + ((bits >> 2) & (2**62 - 1)) % (num_classes - 1)) % num_classes
 
 
-def _attack(model, images, labels, attack, targets, seed, batch_size, hyper, progress, finished):
-    """Yield (rows, AttackResult, its verified columns on the CPU) for each batch that is not finished yet."""
-    batch_size = _check({"model": model}, images, labels, targets, batch_size)
-    for name in ("targets", "seed"):
-        if name in _settings_of(attack):
-            raise ValueError(f"{name} is dealt out by image, so it is an argument of the evaluation, not of the attack's functools.partial")
-    seeds = counter.image_seeds(seed, len(labels))
-    options = _options_of(attack)
-    default = options["epsilon"].default if "epsilon" in options else math.inf
-    epsilon = {**_settings_of(attack), **hyper}.get("epsilon", default)
-    first = finished.count
-    bar = tqdm(total=len(labels), initial=finished.count, disable=not progress, unit="image", desc=_name(attack))
-
-    def work(part):
-        began = time.perf_counter()
-        batch = _on(model, images[part])
-        own, goals = (None if tensor is None else tensor[part].to(batch.device) for tensor in (labels, targets))
-        with warnings.catch_warnings():
-            for said_once in (GradientMaskingWarning, BatchDependenceWarning):  # at the end, and before the first batch
-                warnings.simplefilter("ignore", said_once)
-            if part.start > first:
-                warnings.simplefilter("ignore", ShortStepsWarning)
-            result = attack(model, batch, own, targets=goals, seed=seeds[part].to(batch.device), **hyper)
-        if not isinstance(result, AttackResult):
-            raise ValueError(f"{_name(attack)} must return an AttackResult, which mmclib.attacks.judged makes of any images, got "
-                             f"{type(result).__name__}")
-        if epsilon == math.inf and part.start == 0 and result.norm.lower() in _ORDERS and _plain(attack) not in PER_IMAGE:
-            warn(f"{_name(attack)} has no setting epsilon, so any change within [0, 1] counts: right for a minimal distortion, wrong "
-                 "for an attack in a ball, whose bound must be called epsilon", UserWarning)
-        columns = _verified(model, batch, own, goals, result, epsilon, part.start)
-        return result, columns | {"norm": result.norm, "seconds": time.perf_counter() - began}
-
-    # only where an image's outcome is its own: elsewhere the clock would decide about results
-    paced = finished.path is not None and _plain(attack) in PER_IMAGE
-    with bar:
-        for part, (result, columns) in _each_batch(len(labels), batch_size, work, finished.count, paced, _device(model)):
-            yield part, result, columns
-            bar.update(part.stop - part.start)
-
-
 def _evaluation(columns, number=None):
     """What the columns of all images say, and with `number` what that one of several models made of them."""
     own = {field.name: columns.get(f"{field.name} {number}", columns.get(field.name)) for field in fields(Evaluation)}
     return Evaluation(**own | {"finite": bool(own["finite"].all())})
-
-
-def _verified(model, originals, labels, targets, result, epsilon, begin):
-    predicted = _predicted(model, result.images, begin).to(labels.device)
-    low, high = result.images.flatten(1).amin(1), result.images.flatten(1).amax(1)
-    inside = (low >= 0) & (high <= 1)
-    if (order := _ORDERS.get(result.norm.lower())) is not None:
-        change = (result.images.double() - originals.double()).flatten(1).norm(order, dim=1)
-        inside &= change <= epsilon + _INSIDE
-    elif epsilon < math.inf and begin == 0:
-        warn(f"whether images lie within epsilon = {epsilon:g} of the originals is not checked in the norm {result.norm!r}; known: "
-             f"{', '.join(_ORDERS)}", UserWarning)
-    fooled = inside & (predicted != labels)  # whether the attack knows it or not
-    success = fooled if targets is None else inside & (predicted == targets)
-    columns = {"inside": inside, "correct": ~fooled, "success": success, "distortion": result.distortion.float(), "queries": result.queries,
-               "gradients": result.gradients, "vanished": result.vanished, "vanished_first": result.vanished_first,
-               "rejected": (result.fooled & ~fooled) | (result.success & ~success), "finite": torch.full_like(fooled, result.finite)}
-    return {name: column.cpu() for name, column in columns.items()}
-
-
-def _logits(model, images):
-    """Call the model as a user would: the model as it is, in evaluation mode and full precision, through its public door."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        with own_modes(images.device):  # cloned: a model may answer each call in the same memory
-            return torch.cat([call(model, images[rows])[:count].clone() for rows, count in chunks(images)]).cpu()
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-def _predicted(model, images, begin=0):
-    """Return the predicted classes on the CPU; `begin` is the number of the first image. Raises ValueError where logits are NaN."""
-    logits = _logits(model, _on(model, images))
-    nan = logits.isnan().any(1).nonzero().squeeze(1)
-    if len(nan):
-        raise ValueError(f"model returns NaN logits for {len(nan)} images, the first of them image {begin + int(nan[0])}: no class can be "
-                         "read from them")
-    return logits.argmax(1)
-
-
-def _each_batch(count, size, work, begin=0, paced=False, device=None):
-    """Yield (part, work(part)) for slices of (begin, count); running out of memory halves the size and tries again.
-
-    Where it is `paced`, slices are at most `size` and as large as half a minute allows, which a first, small one tells on a CPU.
-    """
-    largest = size
-    if paced and device.type == "cpu":
-        size = min(ROWS, largest)
-    while begin < count:
-        part, began = slice(begin, min(begin + size, count)), time.perf_counter()
-        try:
-            outcome = work(part)
-        except RuntimeError as error:
-            known = isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in _NO_MEMORY)
-            if not known or part.stop - part.start == 1:
-                raise
-            outcome = None  # go on outside the handler: inside it, the traceback would keep the failed batch's tensors alive
-        if outcome is None:
-            size = largest = (part.stop - part.start) // 2
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            warn(f"out of memory: going on with batches of {size}", UserWarning)
-            continue
-        yield part, outcome
-        if paced:  # a multiple of the 16 rows that a call has at least
-            affordable = _SAVED_EVERY * (part.stop - part.start) / max(time.perf_counter() - began, 1e-6)
-            size = min(largest, max(ROWS, int(min(affordable, 16 * size)) // ROWS * ROWS))
-        begin = part.stop
-
-
-def _plain(attack):
-    return _plain(attack.func) if isinstance(attack, functools.partial) else attack
-
-
-def _options_of(attack):
-    return inspect.signature(attack).parameters
-
-
-def _settings_of(attack):
-    """What functools.partial has set, also around a partial."""
-    return attack.keywords if isinstance(attack, functools.partial) else {}
-
-
-def _name(attack):
-    attack = _plain(attack)
-    return getattr(attack, "__name__", type(attack).__name__)
-
-
-def _check(models, images, labels, targets, batch_size) -> int:
-    """Check all that can be known before the first attack, classes of labels and targets included; return batch_size as an integer."""
-    batch_size = check_setting("batch_size", batch_size, 1, int)
-    if isinstance(images, torch.Tensor) and images.dtype == torch.uint8:
-        check_images(images[:1].float() / 255)
-    else:
-        check_images(images)
-    check_label_form(labels, count=len(images))
-    if targets is not None:
-        check_label_form(targets, "targets", count=len(images))
-    for name, model in models.items():
-        check_model(model, name)
-        classes = warn_if_dependent(functools.partial(_logits, model), _on(model, images[:1])).shape[1]
-        check_labels(labels, classes)
-        if targets is not None:
-            check_labels(targets, classes, "targets")
-    return batch_size
-
-
-def _check_attack(attack, hyper):
-    if not callable(attack):
-        raise ValueError(f"attack must be a function such as mmclib.attacks.pgd, got {attack!r}")
-    try:
-        inspect.signature(attack).bind(None, None, None, targets=None, seed=None, **hyper)
-    except TypeError as error:
-        raise ValueError(f"{_name(attack)} cannot be called as attack(model, images, labels, targets=..., seed=..."
-                         f"{''.join(f', {name}=...' for name in hyper)}): {error}") from None
-
-
-def _check_models(models):
-    if not isinstance(models, Mapping) or not models:
-        got = "none" if isinstance(models, Mapping) else type(models).__name__
-        raise ValueError(f"models must map at least one name to a model, got {got}")
-
-
-def _device(model):
-    tensor = next(model.parameters(), None)
-    tensor = next(model.buffers(), None) if tensor is None else tensor
-    return torch.device("cpu") if tensor is None else tensor.device
-
-
-def _on(model, images):
-    """Images as the model takes them: on its device, floating point in [0, 1], in the type that attacks work in."""
-    images, dtype = images.detach().to(_device(model)), working_type(model)
-    return images.to(dtype) / 255 if images.dtype == torch.uint8 else images.to(dtype)

@@ -133,8 +133,7 @@ def _module_parts(module):
 
 
 def _class_parts(kind):
-    module = sys.modules.get(kind.__module__)
-    if kind.__module__ in sys.builtin_module_names or _from_library(getattr(module, "__file__", None) or ""):
+    if _of_library(kind):
         return [kind.__module__, kind.__qualname__]
     skipped = ("__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__firstlineno__", "__static_attributes__",
                "__annotations__", "__abstractmethods__", "_abc_impl", "__dataclass_fields__", "__dataclass_params__")
@@ -155,12 +154,18 @@ def own_code(kinds) -> list:
     """Of classes that no library defines, the code of their methods, by name: what changes when somebody edits them."""
     found = []
     for kind in dict.fromkeys(base for own in kinds for base in own.__mro__):
-        module = sys.modules.get(kind.__module__)
-        if kind.__module__ in sys.builtin_module_names or _from_library(getattr(module, "__file__", None) or ""):
+        if _of_library(kind):
             continue
         methods = {name: getattr(part, "__func__", part) for name, part in vars(kind).items()}
         found.append([kind.__qualname__, {name: part.__code__ for name, part in methods.items() if isinstance(part, types.FunctionType)}])
     return found
+
+
+def _of_library(kind):
+    if kind.__module__ == "__main__":  # a user's, though the file may be that of what runs it: python -m cProfile train.py
+        return False
+    module = sys.modules.get(kind.__module__)
+    return kind.__module__ in sys.builtin_module_names or _from_library(getattr(module, "__file__", None) or "")
 
 
 def _from_library(filename):

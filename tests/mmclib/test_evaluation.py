@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmclib import attacks, counter, data, evaluation, partials
+from mmclib import attacks, counter, data, evaluation, partials, verified
 from mmclib.attacks.objectives import divided
 from mmclib.fingerprints import UnidentifiedError, fingerprint
 
@@ -67,15 +67,15 @@ def test_the_worst_case_of_nothing(mmc, digits):
 def test_an_interrupted_evaluation_goes_on_where_it_stopped(mmc, digits, tmp_path, monkeypatch):
     images, labels = digits
     whole = evaluation.robust_accuracy(mmc, images, labels, attacks.pgd, batch_size=20, **PGD)
-    partial, calls, verified = tmp_path / "deep" / "evaluation.partial", [], evaluation._verified
+    partial, calls, whole_check = tmp_path / "deep" / "evaluation.partial", [], verified._verified
 
     def interrupted(model, originals, *rest):
         calls.append(len(originals))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return verified(model, originals, *rest)
+        return whole_check(model, originals, *rest)
 
-    monkeypatch.setattr(evaluation, "_verified", interrupted)
+    monkeypatch.setattr(verified, "_verified", interrupted)
     with pytest.raises(KeyboardInterrupt):
         evaluation.robust_accuracy(mmc, images, labels, attacks.pgd, batch_size=20, partial=partial, **PGD)
     assert partial.exists() and calls == [16, 20, 20]  # a small one first, which tells the pace
@@ -104,15 +104,15 @@ def divided_by(scale):
 
 def interrupt_after(batches, monkeypatch):
     """Let evaluations verify so many batches and no more; returns what lets them go on, and how many images each verified batch had."""
-    sizes, verified = [], evaluation._verified
+    sizes, whole_check = [], verified._verified
 
     def interrupted(model, originals, *rest):
         if len(sizes) == batches:
             raise KeyboardInterrupt
         sizes.append(len(originals))
-        return verified(model, originals, *rest)
-    monkeypatch.setattr(evaluation, "_verified", interrupted)
-    return (lambda: monkeypatch.setattr(evaluation, "_verified", verified)), sizes
+        return whole_check(model, originals, *rest)
+    monkeypatch.setattr(verified, "_verified", interrupted)
+    return (lambda: monkeypatch.setattr(verified, "_verified", whole_check)), sizes
 
 
 FUNCTIONS = {
@@ -217,16 +217,16 @@ def test_a_flipped_bit_of_a_partial_file_is_never_used(mmc, digits, tmp_path):
 
 def test_batches_shrink_and_grow_to_what_half_a_minute_allows(monkeypatch):
     clock, sizes = [0.0], []
-    monkeypatch.setattr(evaluation.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(verified.time, "perf_counter", lambda: clock[0])
 
     def work(part):
         sizes.append(part.stop - part.start)
         clock[0] += sizes[-1] * (0.5 if part.start < 300 else 5.0)  # seconds an image
-    for _ in evaluation._each_batch(500, 256, lambda part: work(part) or True, paced=True, device=torch.device("cpu")):
+    for _ in verified.each_batch(500, 256, lambda part: work(part) or True, paced=True, device=torch.device("cpu")):
         pass
     assert sizes[0] == 16 and max(sizes) == 48 and sizes[-2] == 16 and sum(sizes) == 500
     sizes.clear()
-    list(evaluation._each_batch(500, 256, lambda part: work(part) or True, device=torch.device("cpu")))
+    list(verified.each_batch(500, 256, lambda part: work(part) or True, device=torch.device("cpu")))
     assert sizes == [256, 244]
 
 

@@ -149,7 +149,9 @@ def test_a_part_of_another_form_is_a_sentence(build, says):
         trained(build())
 
 
-def test_a_state_is_not_resumed_under_a_loss_that_was_edited(tmp_path):
+@pytest.mark.parametrize("runner", [None, torch.__file__], ids=["script", "python -m library script"])
+def test_a_state_is_not_resumed_under_a_loss_that_was_edited(runner, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", runner, raising=False)
     trained(own(), tmp_path)
     source = "\n".join(("import torch", "class Own(Base):", "    def loss(self, features, labels):",
                         "        return {} * super(Own, self).loss(features, labels)"))

@@ -100,7 +100,7 @@ def test_a_transfer_goes_on_with_the_models_in_another_order(mmc, sce, digits, t
     whole = evaluation.transfer_row(mmc, rows, images, labels, attacks.pgd, batch_size=16, **L)
     file = tmp_path / "partial"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "_attack", _stopping(evaluation._attack, after=2))
+        patch.setattr(evaluation, "attacked", _stopping(evaluation.attacked, after=2))
         with pytest.raises(KeyboardInterrupt):
             evaluation.transfer_row(mmc, rows, images, labels, attacks.pgd, batch_size=16, partial=file, **L)
     assert file.exists()
