@@ -2,11 +2,11 @@
 # and a cluster's executor plugin agree. Receipts carry their identity in their names (artifact.experiment): file times decide nothing.
 import sys
 
-from artifact import cluster, experiment, jobs
+from artifact import cluster, estimates, experiment, jobs
 
 PROFILE = experiment.load_profile(str(config.get("profile", "demo")))
 JOBS = jobs.plan(PROFILE)
-URGENCY = jobs.urgency(JOBS)
+URGENCY = estimates.urgency(JOBS)
 
 EXHIBITS = jobs.exhibits(PROFILE) if config.get("exhibits") else []
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 
-from artifact import cluster, jobs, kernel, plain, preflight, processes, runners, status, terminal
+from artifact import cluster, estimates, jobs, kernel, machine, plain, preflight, processes, runners, status, terminal
 from artifact.experiment import ROOT, Profile, load_profile, read_receipt, results_folder
 
 USUAL = "demo"  # the profile where none is named
@@ -23,13 +23,14 @@ def choose_profile(named: str | None) -> tuple[Profile, str]:
     if (device := preflight.cuda_device()) is None:
         return load_profile(USUAL), f"no PROFILE named; {LARGER}, the whole paper, needs a CUDA device, which this machine lacks"
     larger = load_profile(LARGER)
-    takes = jobs.describe(jobs.estimate(jobs.plan(larger), jobs.workers(larger)))  # of all jobs: no receipt of it is read for a sentence
+    # of all jobs: no receipt of it is read for a sentence
+    takes = estimates.describe(estimates.estimate(jobs.plan(larger), machine.workers(larger)))
     return load_profile(USUAL), f"no PROFILE named; PROFILE={LARGER}, the whole paper, takes about {takes} on this machine's {device}"
 
 
 def announce(profile: Profile, why: str, todo: list, parallel: int, asked: str = "all jobs") -> None:
     print(f"profile {profile.name} ({why}): {profile.title}")
-    takes = f", {parallel} at a time: about {jobs.describe(jobs.estimate(todo, parallel))}" if todo else ""
+    takes = f", {parallel} at a time: about {estimates.describe(estimates.estimate(todo, parallel))}" if todo else ""
     planned = len(jobs.plan(profile))
     print(f"{len(todo)} of {planned} jobs to do{takes}", flush=True)
     if not todo and planned:
@@ -112,9 +113,9 @@ def reproduce(options) -> int:
     on_slurm = options.executor == "slurm"
     if on_slurm:
         cluster.require_slurm(profile)
-    parallel = options.jobs or (cluster.SLURM_JOBS if on_slurm else jobs.workers(profile))
+    parallel = options.jobs or (cluster.SLURM_JOBS if on_slurm else machine.workers(profile))
     if profile.device == "cuda" and not on_slurm:  # a job takes a GPU
-        parallel = min(parallel, jobs.workers(profile))
+        parallel = min(parallel, machine.workers(profile))
     announce(profile, why, todo, parallel)
     if todo:
         preflight.check(profile, todo, parallel=parallel, device=not on_slurm)  # whoever submits needs no GPU
@@ -148,7 +149,7 @@ def run(options) -> int:
     announce(profile, why, todo, options.jobs, "all jobs" if len(asked) == len(planned) else "the jobs asked for")
     if options.dry_run:
         for job in todo:
-            print(f"{jobs.describe(job.seconds):>9}  {job.name}")
+            print(f"{estimates.describe(job.seconds):>9}  {job.name}")
         return 0
     sweep()
     if status.folder() is None:  # else the command that started this one has looked

@@ -8,7 +8,8 @@ exactly downstream of itself, and setting it back finds the earlier receipt agai
 import os
 from pathlib import Path
 
-from artifact.profiles import CLASSES, ROOT, Profile, load_profile  # noqa: F401  (CLASSES and load_profile for those who import experiment)
+from artifact.loading import load_profile  # noqa: F401  (for those who import experiment)
+from artifact.profiles import CLASSES, ROOT, Profile  # noqa: F401
 from artifact.receipts import identity, pack, read_receipt, unpack, write_receipt  # noqa: F401  (likewise)
 from artifact.sections import Training
 

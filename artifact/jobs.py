@@ -1,8 +1,7 @@
-"""The jobs of a profile, each one notebook run with typed parameters: what they need and make, what is done, how long they take."""
+"""The jobs of a profile, each one notebook run with typed parameters: what they need and make, and what is done."""
 
 import os
 import re
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,8 +11,6 @@ from artifact.measurements import black_box, general_purpose, ladder, variants, 
 from artifact.measurements.measurement import stands
 from artifact.profiles import SIZES
 
-CONTAINER = Path("/sys/fs/cgroup")
-JOB_MEMORY = 1.5 * 2**30  # bytes: the largest process of one held 1.3 GiB
 SECONDS_TO_START = 8  # a kernel and its imports
 # Of one image each, as a profile's job_gradients: trainings wait for nothing and all else waits for them, so a kernel is worth it sooner.
 TRAINING_GRADIENTS = 180_000
@@ -161,44 +158,9 @@ def shortened(job: Job, missing: list[Path]) -> Job:
     return replace(job, seconds=job.seconds - sum(job.makes[path] for path in job.makes if path not in missing))
 
 
-def rated(planned: list[Job]) -> dict[Path, float]:
-    """The seconds that each model and evaluation should take by the profile's rates, by receipt; a job that only gathers says zero."""
-    seconds: dict[Path, float] = {}
-    for job in planned:
-        for path, should in job.makes.items():
-            seconds[path] = max(seconds.get(path, 0.0), should)
-    return seconds
-
-
-def at_pace(seconds: dict[Path, float], took: dict[Path, float]) -> dict[Path, float]:
-    """What was not made yet (is not in `took`), its rated seconds times what trainings (evaluations) took over theirs: a rate is one
-    machine's."""
-    scaled = {}
-    for trainings in (True, False):
-        mine = {path: should for path, should in seconds.items() if (path.parent.name == "models") == trainings}
-        made = [path for path in mine if path in took]
-        guessed = sum(mine[path] for path in made)
-        pace = sum(took[path] for path in made) / guessed if guessed else 1.0
-        scaled |= {path: should * pace for path, should in mine.items() if path not in took}
-    return scaled
-
-
 def made(profile: Profile) -> list[Path]:
     """The receipts of the profile's models and evaluations that are there; a folder may hold others, of earlier settings."""
     return [path for path in dict.fromkeys(path for job in plan(profile) for path in job.makes) if path.exists()]
-
-
-def left(profile: Profile) -> tuple[int, float]:
-    """How many models and evaluations have no receipt yet, and the seconds of one core (CUDA: of the device) that they take."""
-    planned = plan(profile)
-    missing, seconds = {path for job in planned for path in job.missing()}, rated(planned)
-    waiting = at_pace(seconds, {path: core_seconds(profile, read_receipt(path)) for path in seconds if path not in missing})
-    return len(waiting), sum(waiting.values())
-
-
-def core_seconds(profile: Profile, receipt: dict) -> float:
-    """What a receipt took, in seconds of one core, or of the device where the profile's is not the CPU."""
-    return receipts.seconds(receipt) * (receipt["provenance"]["threads"] if profile.device == "cpu" else 1)
 
 
 def brief(name: str) -> str:
@@ -280,17 +242,6 @@ def _training_gradients(profile: Profile, model: str) -> float:
     return images * network.epochs * passes
 
 
-def urgency(planned: list[Job]) -> dict[Path, float]:
-    """By receipt, the seconds from a job's start to the end of all that waits for it: to begin with the largest keeps cores busy."""
-    after = {job.receipt: 0.0 for job in planned}
-    urgent = {}
-    for job in reversed(planned):
-        urgent[job.receipt] = job.seconds + after[job.receipt]
-        for need in job.needs:
-            after[need] = max(after[need], urgent[job.receipt])
-    return urgent
-
-
 def find(profile: Profile, name: str) -> Job:
     jobs = {job.name: job for job in plan(profile)}
     if name not in jobs:
@@ -301,54 +252,3 @@ def find(profile: Profile, name: str) -> Job:
 def listed(jobs) -> str:
     """The names of jobs in one line; names hold commas themselves."""
     return "; ".join(job.name for job in jobs)
-
-
-def describe(seconds: float) -> str:
-    """A duration as a person says it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def estimate(jobs: list[Job], parallel: int) -> float:
-    """Seconds that the jobs take at most on `parallel` workers, by the profile's own rates: the work divided, or the longest chain."""
-    by_receipt, ends = {job.receipt: job for job in jobs}, {}
-    for job in jobs:  # in order of need
-        ends[job.receipt] = job.seconds + max((ends[need] for need in job.needs if need in by_receipt), default=0)
-    return max(sum(job.seconds for job in jobs) / max(parallel, 1), max(ends.values(), default=0))
-
-
-def workers(profile: Profile) -> int:
-    """Jobs to run at the same time on this machine: as many as a profile's threads and the memory leave room for, or one for each GPU."""
-    if profile.device == "cuda":
-        import torch
-        return max(1, torch.cuda.device_count())
-    return max(1, min(cores() // profile.threads, processes()))
-
-
-def processes() -> int:
-    """Processes that compute or draw, to run at the same time: as many as there are cores, and as the memory holds."""
-    return max(1, min(cores(), int(memory() / JOB_MEMORY)))
-
-
-def cores() -> int:
-    """Processor cores that this process may use, of a container no more than its quota."""
-    here = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    quota, period = _limit("cpu.max", 2)
-    return max(1, min(here, round(quota / period)) if quota else here)
-
-
-def memory() -> float:
-    """Bytes of memory that this process may use, of a container no more than its limit."""
-    here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    (limit,) = _limit("memory.max", 1)
-    return min(here, limit or here)
-
-
-def _limit(name: str, count: int) -> list[float]:
-    """The numbers in a file of the container's own limits (cgroup v2), zeros where there is none."""
-    try:
-        found = [float(word) for word in (CONTAINER / name).read_text().split()]
-    except (OSError, ValueError):  # none, or "max"
-        return [0.0] * count
-    return found if len(found) == count else [0.0] * count

@@ -1,15 +1,12 @@
-"""Profiles: what to train, what to attack and how hard, read from profiles/*.yaml and refused with a sentence where they are wrong."""
+"""A profile: what to train, what to attack and how hard, refused with a sentence where its settings do not go together."""
 
-import os
 import re
 import shlex
 from itertools import combinations
 from pathlib import Path
-from types import UnionType
 from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ValidationError, model_validator
+from pydantic import model_validator
 
 from artifact.sections import (
     Band,
@@ -31,8 +28,6 @@ from artifact.sections import (
     WhiteBox,
 )
 
-FAULTS_SHOWN = 20
-LARGEST = 200_000  # bytes of a profile's file
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = {"digits": {"train": 1297, "test": 500}, "digit-pairs": {"train": 10_000, "test": 2000}, "mnist": {"train": 60_000, "test": 10_000},
@@ -77,21 +72,19 @@ class Profile(Strict):
     source: str = ""
 
     @model_validator(mode="after")
-    def _references(self):
+    def _together(self):
+        for refuse in (self._names, self._networks, self._images, self._data, self._measured, self._plane, self._seeds, self._alike,
+                       self._verdict):
+            refuse()
+        return self
+
+    def _names(self):
+        """Refuse names that are none, that nothing has, or that are there twice."""
         for key, model in self.models.items():
             if not _NAME.fullmatch(key) or len(key) > 100:
                 raise ValueError(f"models: {key[:100]!r} is no name of a model; letters, digits, dots, dashes and underscores are")
             if model.training not in self.training:
                 raise ValueError(f"models.{key}.training is {model.training!r}; known: {', '.join(self.training)}")
-            training = self.training[model.training]
-            classes = CLASSES[training.dataset]
-            # Two features are for looking at (Fig. 3b): there the centers are a regular polygon.
-            if model.loss in ("mmc", "mmlda", "emc") and classes > training.feature_dim + 1 and training.feature_dim != 2:
-                raise ValueError(f"models.{key}: {classes} Max-Mahalanobis centers need feature_dim >= {classes - 1}, "
-                                 f"but training.{model.training}.feature_dim is {training.feature_dim}")
-            if model.loss == "mmc-hm" and classes != 100:
-                raise ValueError(f"models.{key}: hierarchical centers need a data set with superclasses "
-                                 f"(cifar100 or digit-pairs), training.{model.training}.dataset is {training.dataset!r}")
         for one, other in combinations(self.models, 2):
             if one.replace("_", "-") == other.replace("_", "-"):
                 raise ValueError(f"models {one!r} and {other!r} differ in a dash alone, and a job's name in Snakemake has none; rename one")
@@ -101,6 +94,24 @@ class Profile(Strict):
         for section, field, keys in self.lists_of_models():
             if len(set(keys)) != len(keys):
                 raise ValueError(f"{section}.{field} names {next(key for key in keys if keys.count(key) > 1)!r} twice")
+
+    def _networks(self):
+        """Refuse centers that do not fit in the features, or that the data has no tree for."""
+        for key, model in self.models.items():
+            training, classes = self.training[model.training], CLASSES[self.dataset(key)]
+            # Two features are for looking at (Fig. 3b): there the centers are a regular polygon.
+            if model.loss in ("mmc", "mmlda", "emc") and classes > training.feature_dim + 1 and training.feature_dim != 2:
+                raise ValueError(f"models.{key}: {classes} Max-Mahalanobis centers need feature_dim >= {classes - 1}, "
+                                 f"but training.{model.training}.feature_dim is {training.feature_dim}")
+            if model.loss == "mmc-hm" and classes != 100:
+                raise ValueError(f"models.{key}: hierarchical centers need a data set with superclasses "
+                                 f"(cifar100 or digit-pairs), training.{model.training}.dataset is {training.dataset!r}")
+        for key in self.variants.hierarchical if self.variants else []:
+            if CLASSES[self.dataset(key)] != 100:
+                raise ValueError(f"variants.hierarchical names {key!r}, whose data set {self.dataset(key)!r} has no superclasses")
+
+    def _images(self):
+        """Refuse more images than there are."""
         for name, training in self.training.items():
             for split in ("train", "test"):
                 asked, there = getattr(training, f"{split}_images"), SIZES[training.dataset][split]
@@ -113,40 +124,54 @@ class Profile(Strict):
                     asked, there = getattr(part, field), SIZES[self.dataset(key)]["test"]
                     if asked > there:
                         raise ValueError(f"{section}.{field} is {asked}, and the test set of {self.dataset(key)} ({key}) has {there}")
-        for key in self.variants.hierarchical if self.variants else []:
-            if CLASSES[self.dataset(key)] != 100:
-                raise ValueError(f"variants.hierarchical names {key!r}, whose data set {self.dataset(key)!r} has no superclasses")
+
+    def _data(self):
+        """Refuse to compare models of several data sets, and a stand-in with the paper."""
         for section, field, keys in self.lists_of_models():
             sets = sorted({self.dataset(key) for key in keys})
             if len(sets) > 1 and section != "depth" and field != "uncertainty":  # which name the data with the model
                 raise ValueError(f"{section}.{field} are of {' and '.join(sets)}; what is compared image by image must be of one data set")
         if self.comparable and self.stand_in():
             raise ValueError("comparable is true, and the profile trains on a stand-in for the paper's data")
-        self._measured()
-        if self.plane and self.training[self.models[self.plane.model].training].feature_dim != 2:
+
+    def _plane(self):
+        """Refuse a plane that could not be drawn (Fig. 3b)."""
+        if self.plane is None:
+            return
+        drawn = self.models[self.plane.model]
+        if self.training[drawn.training].feature_dim != 2:
             raise ValueError(f"plane.model is {self.plane.model!r}, whose features must have 2 dimensions to be drawn")
-        if self.plane and self.models[self.plane.model].loss not in ("mmc", "mmc-rand", "mmlda"):
-            raise ValueError(f"plane.model is {self.plane.model!r} of loss {self.models[self.plane.model].loss}; Figure 3b shows nearest "
-                             "centers, by which mmc, mmc-rand and mmlda predict")
-        if self.plane and self.plane_beside() is None:
+        if drawn.loss not in ("mmc", "mmc-rand", "mmlda"):
+            raise ValueError(f"plane.model is {self.plane.model!r} of loss {drawn.loss}; Figure 3b shows nearest centers, by which mmc, "
+                             "mmc-rand and mmlda predict")
+        if self.plane_beside() is None:
             raise ValueError(f"plane.model is {self.plane.model!r}; white_box must have a model that differs from it in its training alone")
+
+    def _seeds(self):
+        """Refuse seeds of a model that the verdict does not have."""
         for key in self.seeds.models if self.seeds else []:
             if not self.verdict or not any(key in self.seeds_of(model)[1:] for model in self.verdict.models):
                 raise ValueError(f"seeds.models names {key!r}; verdict.models must have a model that differs from it in its seed alone")
-        for key in self.verdict.models if self.verdict else []:
+
+    def _verdict(self):
+        """Refuse a verdict over more images, or by fewer passes, than it has."""
+        if self.verdict is None:
+            return
+        for key in self.verdict.models:
             tested = self.training[self.models[key].training].test_images or SIZES[self.dataset(key)]["test"]
             if tested < self.verdict.images:
                 raise ValueError(f"verdict.images is {self.verdict.images}, and {key} is tested on {tested} (test_images)")
-        self._alike()
-        if self.verdict and (self.verdict.check_images or 0) > self.verdict.images:
-            raise ValueError(f"verdict.check_images is {self.verdict.check_images}; it must be at most "
-                             f"verdict.images = {self.verdict.images}")
-        if self.verdict and self.verdict.images > self.white_box.images:
+        if self.verdict.images > self.white_box.images:
             raise ValueError(f"verdict.images is {self.verdict.images}; it must be at most white_box.images = {self.white_box.images}")
-        for field in ("distances", "indicators", "matched") if self.verdict else ():
+        for field in ("check_images", "distances", "indicators", "matched"):
             if (asked := getattr(self.verdict, field) or 0) > self.verdict.images:
                 raise ValueError(f"verdict.{field} is {asked}; it must be at most verdict.images = {self.verdict.images}")
-        return self
+        if self.verdict.matched:
+            classes = max(CLASSES[self.dataset(key)] for key in self.verdict.models)
+            looks = 2 * (classes - 1) * ("malt" in self.verdict.more_rungs)
+            needed = max(1 + 3 * min(self.verdict.classes, classes - 1), 1 + looks + 3 * min(3, self.verdict.classes, classes - 1))
+            if self.verdict.passes < needed:
+                raise ValueError(f"verdict.passes is {self.verdict.passes}; one step towards each wrong class takes {needed} passes")
 
     def _measured(self):
         """Refuse what is asked of models that the section does not measure, or cannot tell apart: it would fail when all is trained."""
@@ -172,12 +197,6 @@ class Profile(Strict):
         if tree and (len(tree) < 2 or self.models[tree[0]].loss != "mmc"):
             raise ValueError("variants.hierarchical must name an mmc model and after it those with hierarchical centers, got "
                              f"{', '.join(tree)}")
-        if self.verdict and self.verdict.matched:
-            classes = max(CLASSES[self.dataset(key)] for key in self.verdict.models)
-            looks = 2 * (classes - 1) * ("malt" in self.verdict.more_rungs)
-            needed = max(1 + 3 * min(self.verdict.classes, classes - 1), 1 + looks + 3 * min(3, self.verdict.classes, classes - 1))
-            if self.verdict.passes < needed:
-                raise ValueError(f"verdict.passes is {self.verdict.passes}; one step towards each wrong class takes {needed} passes")
 
     def _alike(self):
         """Refuse a verdict over networks that differ in more than the loss: its claims are about that alone."""
@@ -265,111 +284,3 @@ class Profile(Strict):
 
     def stand_in(self) -> bool:
         return any(training.dataset in STAND_INS for training in self.training.values())
-
-
-def _allowed_keys(where: tuple) -> list[str]:
-    kind = Profile
-    for step in where:
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            kind = kind.model_fields[step].annotation
-            kind = kind.__args__[0] if isinstance(kind, UnionType) else kind  # X | None -> X
-        else:
-            kind = kind.__args__[-1]  # dict[str, X] -> X, list[X] -> X
-    return sorted(set(kind.model_fields) - {"name", "source"})
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as a profile may use it: no key twice, no number that YAML reads in another base than it looks."""
-
-
-def _mapping(loader, node, deep=False):
-    seen = set()
-    for key, _ in node.value:
-        if not isinstance(key, yaml.ScalarNode):
-            raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key.start_mark)
-        if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
-            raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is no word; put it in quotes", key.start_mark)
-        if key.value in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is there twice", key.start_mark)
-        seen.add(key.value)
-    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
-
-
-def _integer(loader, node):
-    if not re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", node.value):
-        raise yaml.constructor.ConstructorError(None, None, f"write {node.value!r} as a plain decimal number", node.start_mark)
-    return int(node.value)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
-_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
-
-
-def _read(path: Path):
-    if path.stat().st_size > LARGEST:
-        raise ValueError(f"it is larger than {LARGEST} bytes, which no profile is")
-    loader = _Loader(path.read_bytes().decode("utf-8-sig"))
-    try:
-        node = loader.get_single_node()
-        if node is not None and _size(node, {}) > LARGEST:  # a few lines of aliases can stand for gigabytes
-            raise ValueError("its aliases stand for more than a profile holds")
-        return None if node is None else loader.construct_document(node)
-    finally:
-        loader.dispose()
-
-
-def _size(node, known: dict) -> int:
-    """Nodes with every alias written out; ValueError where one holds itself."""
-    if id(node) in known:
-        if known[id(node)] is None:
-            raise ValueError("an alias holds itself")
-        return known[id(node)]
-    known[id(node)] = None
-    inner = [child for pair in node.value for child in pair] if isinstance(node, yaml.MappingNode) else node.value
-    known[id(node)] = 1 + (0 if isinstance(node, yaml.ScalarNode) else sum(_size(child, known) for child in inner))
-    return known[id(node)]
-
-
-def load_profile(name: str) -> Profile:
-    """Read and validate profiles/<name>.yaml (or a path to a YAML file).
-
-    Raises ValueError with a sentence for each fault that names the file, the key, and what is allowed.
-    """
-    named = name.endswith((".yaml", ".yml"))
-    path = Path(os.path.abspath(os.path.expanduser(name))) if named else ROOT / "profiles" / f"{name}.yaml"
-    if not path.is_file() or path.name not in os.listdir(path.parent):  # a disk that does not tell CPU from cpu
-        known = ", ".join(sorted(p.stem for p in (ROOT / "profiles").glob("*.yaml")))
-        if not known:
-            raise ValueError("profiles, notebooks and receipts are in a clone of the repository, not in the installed package; "
-                             "run this command in a clone")
-        raise ValueError(f"there is no profile {name!r}; known: {known}, or the path of a YAML file")
-    shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
-    if path.parent != ROOT / "profiles" and (ROOT / "profiles" / f"{path.stem}.yaml").exists():
-        raise ValueError(f"{shown} is called as the built-in profile {path.stem!r}, in whose folders its results and figures would lie; "
-                         "give it another name")
-    try:
-        settings = _read(path)
-    except (yaml.YAMLError, OSError, ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"{shown} is not valid YAML: {' '.join(str(error).split())[:300] or 'it is nested too deeply'}") from None
-    if not isinstance(settings, dict):
-        raise ValueError(f"{shown} must hold a mapping of keys to values, got {type(settings).__name__}")
-    if taken := sorted({"name", "source"} & settings.keys()):
-        raise ValueError(f"{shown}: unknown key {taken[0]!r}; allowed here: {', '.join(_allowed_keys(()))}")
-    try:
-        return Profile(**settings | {"name": path.stem, "source": str(path) if named else name})
-    except ValidationError as error:
-        faults = [f"{shown}: {_sentence(fault)}" for fault in error.errors()]
-        more = [f"{shown}: and {len(faults) - FAULTS_SHOWN} more"] if len(faults) > FAULTS_SHOWN else []
-        raise ValueError("\n".join(faults[:FAULTS_SHOWN] + more)) from None
-    except (TypeError, OverflowError, RecursionError) as error:
-        raise ValueError(f"{shown} holds a key or a value that no profile has: {' '.join(str(error).split())[:300]}") from None
-
-
-def _sentence(fault: dict) -> str:
-    where = ".".join(str(step) for step in fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        return f"unknown key {where!r}; allowed here: {', '.join(_allowed_keys(fault['loc'][:-1]))}"
-    if fault["type"] == "missing":
-        return f"key {where!r} is missing"
-    message = fault["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}, got {fault['input']!r}" if where else message

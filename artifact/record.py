@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from artifact import jobs, methods, receipts, report, scaling
+from artifact import estimates, jobs, methods, receipts, report, scaling
 from artifact.exhibits.exhibit import Missing
 from artifact.experiment import ROOT, Profile, model_receipt_path, read_receipt
 
@@ -83,12 +83,12 @@ def cost(profile: Profile) -> list[str]:
     for path in jobs.made(profile):
         receipt = read_receipt(path)
         what = "training" if receipt["kind"] == "model" else receipt["config"]["attack"]
-        hours[what] = hours.get(what, 0) + jobs.core_seconds(profile, receipt) / 3600
+        hours[what] = hours.get(what, 0) + estimates.core_seconds(profile, receipt) / 3600
         counts[what] = counts.get(what, 0) + 1
     lines = [f"**Cost** (profile `{profile.name}`)", "",
              f"| what | receipts | hours {of_one} |", "|---|---:|---:|"]
     lines += [f"| `{what}` | {counts[what]} | {spent:.2f} |" for what, spent in sorted(hours.items(), key=lambda pair: -pair[1])]
-    count, seconds = jobs.left(profile)
+    count, seconds = estimates.left(profile)
     rest = f"Not made yet: {count} receipts, about {seconds / 3600:.1f} hours {of_one} at the pace of those that are made."
     return [*lines, f"| together | {sum(counts.values())} | {sum(hours.values()):.2f} |", "", rest if count else "All is made."]
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from artifact import jobs, methods, page, processes, receipts
+from artifact import jobs, machine, methods, page, processes, receipts
 from artifact.exhibits import (
     black_box,
     claims,
     distances,
     general_purpose,
     ladder,
+    plane,
     seeds,
     style,
     theory,
@@ -102,7 +103,7 @@ ITEMS = {  # in the paper's order, our own after the paper's: the notebook that 
     "Figure 1": ("01_theory", _theory("figure_1", "Figure 1", "How features move and how dense they become")),
     "Figure 2": ("01_theory", _theory("figure_2", "Figure 2", "Contours of the losses")),
     "Figure 3a": ("02_training", training.figure_3a),
-    "Figure 3b": ("03_white_box", white_box.figure_3b),
+    "Figure 3b": ("03_white_box", plane.figure_3b),
     "Table 1": ("03_white_box", white_box.table_1),
     "Figure 4": ("04_black_box", black_box.figure_4),
     "Table 2-I": ("03_white_box", white_box.table_2_distortion),
@@ -169,7 +170,7 @@ def write_all(profile: Profile) -> list[Written]:
     """Write every item that the receipts allow under figures/<profile>/, side by side on all cores, and a page over them."""
     folder = ROOT / "figures" / profile.name
     # Each process starts afresh: a copy of this one would hold locks of threads that it has not, a notebook's kernel above all.
-    with ProcessPoolExecutor(jobs.processes(), get_context("spawn"), _as_one_of_several, (os.getpid(),)) as pool:
+    with ProcessPoolExecutor(machine.processes(), get_context("spawn"), _as_one_of_several, (os.getpid(),)) as pool:
         try:
             written = list(pool.map(partial(_write, profile, folder), ITEMS))
         except BaseException:

@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 from artifact import status
+from artifact.estimates import describe
 from artifact.experiment import ROOT, Profile
-from artifact.jobs import Job, brief, describe, rule_name
+from artifact.jobs import Job, brief, rule_name
 
 
 def notebook_parameters(path: Path) -> dict:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from artifact import jobs, receipts
+from artifact import estimates, jobs, receipts
 from artifact.experiment import Profile, read_receipt
 from artifact.jobs import Job
 
@@ -20,7 +20,7 @@ def simulate(planned: list[Job], seconds: dict[Path, float], nodes: int) -> tupl
     """
     known = {job.receipt for job in planned}
     planned = [replace(job, seconds=seconds[job.receipt], needs=tuple(need for need in job.needs if need in known)) for job in planned]
-    urgent = jobs.urgency(planned)
+    urgent = estimates.urgency(planned)
     waits = {job.receipt: len(job.needs) for job in planned}
     after = {receipt: [job.receipt for job in planned if receipt in job.needs] for receipt in known}
     ready = [(-urgent[receipt], str(receipt), receipt) for receipt, open_needs in waits.items() if not open_needs]
@@ -58,9 +58,9 @@ def durations(planned: list[Job]) -> tuple[dict[Path, float], set[Path]]:
 
     What has none takes its estimate, at the pace of what has.
     """
-    rated = jobs.rated(planned)
+    rated = estimates.rated(planned)
     took = {path: _seconds(path) for path in rated if path.exists()}
-    each, seconds, measured, claimed = took | jobs.at_pace(rated, took), {}, set(), set()
+    each, seconds, measured, claimed = took | estimates.at_pace(rated, took), {}, set(), set()
     for job in planned:
         own = [path for path in job.makes if path not in claimed]  # a notebook that gathers its shards' work does none of it again
         claimed.update(own)
@@ -130,13 +130,13 @@ def page(profile: Profile) -> str:
     of = sum(bool(job.makes) for job in planned)
     basis = (f"{len(real)} of {of} jobs that train or evaluate by their receipts, the others by estimates scaled to these" if real else
              f"none of {of} jobs that train or evaluate has its receipts: all are estimates by `rate` of `profiles/{profile.name}.yaml`")
-    lines = [f"**Profile `{profile.name}`**, {len(planned)} jobs, {jobs.describe(total)} of work ({basis}).", "",
+    lines = [f"**Profile `{profile.name}`**, {len(planned)} jobs, {estimates.describe(total)} of work ({basis}).", "",
              "| nodes | wall time (simulated) | speed-up | a node is busy |", "|---:|---:|---:|---:|"]
     walls = [simulate(planned, seconds, nodes)[0] for nodes in NODES]
-    lines += [f"| {nodes} | {jobs.describe(wall)} | {total / wall:.1f} | {total / wall / nodes:.0%} |"
+    lines += [f"| {nodes} | {estimates.describe(wall)} | {total / wall:.1f} | {total / wall / nodes:.0%} |"
               for nodes, wall in zip(NODES, walls, strict=True)]
     lines += ["", f"At most {width} jobs are ready at the same time: more nodes than that have no work. What bounds the wall time is the "
-              f"longest chain, {jobs.describe(longest)}: {' → '.join(chain)}."]
+              f"longest chain, {estimates.describe(longest)}: {' → '.join(chain)}."]
     if point := observed(planned):
         lines += ["", f"Measured: according to the times in its {point.receipts} receipts, work was under way for {point.ran / 60:.0f} "
                   f"min, at most {point.at_once} jobs at once, and fewer than that for {point.fewer / 60:.0f} min. The simulation, which "

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from artifact import jobs, status
+from artifact import estimates, jobs, status
 
 REFRESH = 1.0  # seconds
 LOG_SECONDS = 120.0  # between two lines of a log in which nothing else may happen for hours
@@ -91,7 +91,7 @@ def time_left(todo, ended: dict[str, float], made: set[str], running: list[statu
                 alone = len(job.makes) == 1
                 seconds = doing.training["left"] + 1 if alone else max(seconds, doing.training["left"])
         rest.append(replace(job, seconds=seconds))
-    return jobs.estimate(rest, parallel)
+    return estimates.estimate(rest, parallel)
 
 
 def sentence(total: int, done: int, running: list[status.Doing], left: float, width: int | None = None) -> str:
@@ -101,7 +101,7 @@ def sentence(total: int, done: int, running: list[status.Doing], left: float, wi
     """
     begin = f"{done} of {total} done"
     middle = f" · {len(running)} running: {', '.join(map(_shown, running))}" if running else ""
-    end = f" · about {jobs.describe(left)} left" if done < total else ""
+    end = f" · about {estimates.describe(left)} left" if done < total else ""
     if width is not None and len(begin + middle + end) > width:
         middle = cut(middle, max(0, width - len(begin) - len(end)))
         return cut(begin + (middle if len(middle) > len(" · 1 ") else "") + end, width)

@@ -7,7 +7,7 @@ import shutil
 import pytest
 import yaml
 
-from artifact import experiment, jobs, rehearsal, runners
+from artifact import estimates, experiment, jobs, rehearsal, runners
 from artifact.compute import trained
 from artifact.measurements import white_box
 
@@ -113,7 +113,7 @@ def test_models_are_shared_out_evenly_and_in_order():
 
 def test_the_most_urgent_job_heads_the_longest_chain():
     planned = jobs.plan(experiment.load_profile("demo"))
-    urgent = jobs.urgency(planned)
+    urgent = estimates.urgency(planned)
     report = planned[-1]
     assert urgent[report.receipt] == report.seconds == min(urgent.values())
     for job in planned:
@@ -241,11 +241,11 @@ def test_a_job_is_done_when_all_that_it_stands_for_is_there(tmp_path, monkeypatc
 
 def test_what_is_left_counts_each_receipt_once_and_shortens_jobs(tmp_path, monkeypatch):
     profile = experiment.load_profile("quick")
-    assert jobs.left(profile) == (0, 0)
+    assert estimates.left(profile) == (0, 0)
     monkeypatch.setenv("MMC_RESULTS", str(tmp_path))
     planned = jobs.plan(profile)
     whole = {path: max(job.makes.get(path, 0) for job in planned) for job in planned for path in job.makes}
-    assert jobs.left(profile) == (len(whole), pytest.approx(sum(whole.values())))
+    assert estimates.left(profile) == (len(whole), pytest.approx(sum(whole.values())))
     assert [job.seconds for job in jobs.to_do(planned)] == [job.seconds for job in planned]
     job = max((job for job in planned if len(job.makes) > 1), key=lambda job: job.seconds)
     path = max(job.makes, key=job.makes.get)
@@ -260,12 +260,12 @@ def test_what_is_left_counts_each_receipt_once_and_shortens_jobs(tmp_path, monke
     took = experiment.read_receipt(path)["provenance"]
     evaluations = {made: seconds for made, seconds in whole.items() if made.parent.name != "models"}
     pace = took["seconds"] * took["threads"] / whole[path]
-    assert jobs.left(profile) == (len(evaluations) - 1, pytest.approx((sum(evaluations.values()) - whole[path]) * pace))
+    assert estimates.left(profile) == (len(evaluations) - 1, pytest.approx((sum(evaluations.values()) - whole[path]) * pace))
 
 
 def test_an_installed_package_without_its_clone_says_so(tmp_path, monkeypatch):
-    from artifact import profiles
-    monkeypatch.setattr(profiles, "ROOT", tmp_path)
+    from artifact import loading
+    monkeypatch.setattr(loading, "ROOT", tmp_path)
     with pytest.raises(ValueError, match="run this command in a clone"):
         experiment.load_profile("demo")
 

@@ -8,7 +8,7 @@ import sys
 import pandas as pd
 import pytest
 
-from artifact import experiment, jobs, methods, page, report
+from artifact import experiment, jobs, machine, methods, page, report
 from artifact.compute import measure, trained
 from artifact.exhibits import black_box, exhibit, training, variants, white_box
 from artifact.exhibits import ladder as ladder_exhibits
@@ -161,19 +161,19 @@ def test_table_5_judges_sce_and_mmc_alone(load, monkeypatch):
 
 
 def test_jobs_at_a_time_fit_a_containers_cores_and_memory(load, tmp_path, monkeypatch):
-    monkeypatch.setattr(jobs, "CONTAINER", tmp_path)
+    monkeypatch.setattr(machine, "CONTAINER", tmp_path)
     monkeypatch.setattr(jobs.os, "sched_getaffinity", lambda _: range(64), raising=False)
     monkeypatch.setattr(jobs.os, "sysconf", lambda name: {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 64 * 2**18}[name])
     profile = load()
-    assert (jobs.cores(), jobs.memory(), jobs.workers(profile)) == (64, 64 * 2**30, 42)
+    assert (machine.cores(), machine.memory(), machine.workers(profile)) == (64, 64 * 2**30, 42)
     (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert jobs.cores() == 64
+    assert machine.cores() == 64
     (tmp_path / "cpu.max").write_text("400000 100000\n")
-    assert jobs.cores() == jobs.workers(profile) == 4
+    assert machine.cores() == machine.workers(profile) == 4
     (tmp_path / "memory.max").write_text(f"{4 * 2**30}\n")
-    assert jobs.workers(profile) == jobs.processes() == 2
+    assert machine.workers(profile) == machine.processes() == 2
     (tmp_path / "memory.max").write_text("1000\n")
-    assert jobs.workers(profile) == 1
+    assert machine.workers(profile) == 1
 
 
 def test_a_disk_without_locks_is_a_sentence(tmp_path, monkeypatch):

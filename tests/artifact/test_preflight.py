@@ -6,7 +6,7 @@ from collections import namedtuple
 import pytest
 
 from artifact import __main__ as command_line
-from artifact import commands, experiment, jobs, plain, preflight, processes
+from artifact import commands, estimates, experiment, jobs, machine, plain, preflight, processes
 from mmclib import data
 from tests.artifact.tiny import TINY
 
@@ -124,10 +124,10 @@ def test_with_a_device_and_no_profile_named_the_larger_one_is_told_and_the_demo_
     profile, why = commands.choose_profile(None)
     assert profile.name == "demo" and "needs a CUDA device, which this machine lacks" in why
     monkeypatch.setattr(preflight, "cuda_device", lambda: "NVIDIA H100")
-    monkeypatch.setattr(jobs, "workers", lambda profile: 1)
+    monkeypatch.setattr(machine, "workers", lambda profile: 1)
     profile, why = commands.choose_profile(None)
     paper = experiment.load_profile("paper")
-    hours = jobs.estimate(jobs.plan(paper), 1) / 3600
+    hours = estimates.estimate(jobs.plan(paper), 1) / 3600
     assert profile.name == "demo"
     assert f"PROFILE=paper, the whole paper, takes about {hours:.1f} h on this machine's NVIDIA H100" in why
     assert commands.choose_profile("paper")[0].name == "paper"
