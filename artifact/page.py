@@ -111,10 +111,12 @@ def headline(profile: Profile, ladder) -> str:
 
 
 def provenance(profile: Profile) -> dict:
-    """What made the receipts of the profile as it is: commits, processors, hours of training and of attacks, the day of the last."""
+    """What made the receipts of the profile as it is: commits (and how many receipts are of code that none holds), processors, hours of
+    training and of attacks, the day of the last."""
     all_made = [read_receipt(path) for path in jobs.made(profile)]
     made = [receipt["provenance"] for receipt in all_made]
     return {"receipts": len(made), "commits": sorted({(one.get("commit") or "unknown")[:10] for one in made}),
+            "uncommitted": sum(bool(one.get("uncommitted_changes")) for one in made),
             "devices": sorted({one["device"] for one in made}),
             "hours": sum(map(receipts.seconds, all_made)) / 3600, "last": max((one["finished"] for one in made), default="")[:10]}
 

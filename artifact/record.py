@@ -11,7 +11,8 @@ from artifact.experiment import ROOT, Profile, model_receipt_path, read_receipt
 FILES = tuple(ROOT / name for name in ("README.md", "RESULTS.md", "BENCHMARKS.md", "SCALING.md", "ARTIFACT.md"))
 _PARTS = ("", "verdict", "rules", "cost", "why")
 # What came out before what it rests on.
-SHOWN = ("Verdict", "Ladder", "Why", "Whole curve", "Indicators", "Equal passes", "Seeds", "Table 1", "Table 4")
+SHOWN = ("Verdict", "Ladder", "Why", "Whole curve", "Indicators", "Equal passes", "Seeds", "Table 1", "Inner objective", "Table 4",
+         "Probe")
 _BLOCK = re.compile(r"(<!-- record: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -49,8 +50,8 @@ def block(profile: Profile) -> str:
     models = [
         f"**Trained models** (profile `{profile.name}`)",
         "",
-        "| model | data | epochs | test accuracy (%) | hours | device | receipt |",
-        "|---|---|---:|---:|---:|---|---|",
+        "| model | data | epochs | test accuracy (%) | hours | precision | device | receipt |",
+        "|---|---|---:|---:|---:|---|---|---|",
     ]
     for model in profile.models:
         path = model_receipt_path(profile, model)
@@ -60,7 +61,7 @@ def block(profile: Profile) -> str:
             models.append(
                 f"| {methods.symbols_html(methods.label(profile, model))} | {network['dataset']} | {network['epochs']} "
                 f"| {100 * receipt['results']['test_accuracy']:.2f} "
-                f"| {receipts.seconds(receipt) / 3600:.2f} | {made['device']} | `{path.stem}` |"
+                f"| {receipts.seconds(receipt) / 3600:.2f} | {made['precision']} | {made['device']} | `{path.stem}` |"
             )
     lines = []
     for name in (*SHOWN, "Claims"):
@@ -69,7 +70,9 @@ def block(profile: Profile) -> str:
         except Missing:
             continue
         # Of the notebooks' claims the count and those that do not hold; the page has them all.
-        if name == "Claims":
+        if item.table is None:
+            lines += [f"**{item.name}.** {item.title} ([figure](figures/{profile.name}/{item.stem}.png)). {item.sentence}", ""]
+        elif name == "Claims":
             lines += [f"**What the notebooks claim.** {item.sentence}", ""]
         else:
             lines += [report.markdown(report.with_evidence(item)).rstrip(), ""]
@@ -88,9 +91,16 @@ def cost(profile: Profile) -> list[str]:
     lines = [f"**Cost** (profile `{profile.name}`)", "",
              f"| what | receipts | hours {of_one} |", "|---|---:|---:|"]
     lines += [f"| `{what}` | {counts[what]} | {spent:.2f} |" for what, spent in sorted(hours.items(), key=lambda pair: -pair[1])]
+    uncommitted = sum(bool(read_receipt(path)["provenance"].get("uncommitted_changes")) for path in jobs.made(profile))
     count, seconds = estimates.left(profile)
     rest = f"Not made yet: {count} receipts, about {seconds / 3600:.1f} hours {of_one} at the pace of those that are made."
-    return [*lines, f"| together | {sum(counts.values())} | {sum(hours.values()):.2f} |", "", rest if count else "All is made."]
+    notes = [rest if count else "All is made."]
+    if profile.device == "cpu":
+        notes.append("Hours are the clock's, of processes that shared their cores with other work.")
+    if uncommitted:
+        notes.append(f"{uncommitted} of the receipts were made with changes to the code that were not committed: the commit that they name "
+                     "does not hold it.")
+    return [*lines, f"| together | {sum(counts.values())} | {sum(hours.values()):.2f} |", "", " ".join(notes)]
 
 
 def costs(profile: Profile) -> str:

@@ -12,7 +12,7 @@ from artifact.compute import trained
 from artifact.exhibits.exhibit import Missing, correct, epsilon_text, with_interval, worst
 from artifact.exhibits.ladder import attacked, kept, strongest
 from artifact.experiment import ROOT, Profile, load_profile, model_identity
-from artifact.measurements import ladder, white_box
+from artifact.measurements import ladder, variants, white_box
 from artifact.methods import rungs
 from artifact.sections import Model, Training
 from mmclib import checkpoints, zoo
@@ -66,7 +66,7 @@ def _left(profile: Profile, key: str) -> tuple[int, dict[str, dict]]:
         if key in ladder.models(profile):
             flags = {rungs(profile)[name]: kept(profile, rung) for name, rung in attacked(profile, key).items()}
             flags["worst case"] = strongest(profile, key)
-        elif key in white_box.models(profile):
+        elif key in {*white_box.models(profile), *variants.models(profile)}:
             flags = {rungs(profile)[name]: correct(profile, spec) for name, spec in white_box.objectives(profile, key).items()}
             flags["worst case"] = np.logical_and.reduce(list(flags.values()))
         else:
@@ -92,7 +92,11 @@ def card_text(profile: Profile, key: str, card: dict) -> str:
     """A released model's card as Markdown: what it is, how it was made, and what the attacks of its receipts left."""
     # The card's own settings: those of the profile's row may have changed since the model was released.
     spec, network, made = Model(**card["model"]), Training(**card["network"]), card["provenance"]
-    trained = f"{spec.adversarial} adversarial training" if spec.adversarial else "standard training"
+    trained = "standard training"
+    if spec.adversarial:
+        noisy, against = " by N-FGSM" * (network.noise > 0), f" against the {spec.inner}" if spec.inner else ""
+        trained = f"{spec.adversarial} adversarial training{noisy}{against}"
+    seed = f", seed {spec.seed}" if spec.seed else ""
     images, left = _left(profile, key) if card["identity"] == model_identity(profile, key) else (0, {})
     attacked = f"l_inf, ε = {epsilon_text(profile.white_box.epsilons[0])}, first {images:,} test images"
     lines = [
@@ -101,7 +105,7 @@ def card_text(profile: Profile, key: str, card: dict) -> str:
         "",
         f'`mmclib.load_released("{card["name"]}")`: loss {spec.loss}'
         + (f", C_MM = {spec.radius:g}" if spec.loss.startswith(("mm", "emc")) else "")
-        + f", {trained} on {network.dataset}, {network.epochs} epochs.",
+        + f", {trained} on {network.dataset}, {network.epochs} epochs{seed}.",
         "",
         f"* Network: {network.architecture}"
         + (f" v{network.version}, n = {network.blocks}" if network.architecture == "resnet" else "")

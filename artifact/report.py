@@ -103,6 +103,7 @@ ITEMS = {  # in the paper's order, our own after the paper's: the notebook that 
     "Figure 1": ("01_theory", _theory("figure_1", "Figure 1", "How features move and how dense they become")),
     "Figure 2": ("01_theory", _theory("figure_2", "Figure 2", "Contours of the losses")),
     "Figure 3a": ("02_training", training.figure_3a),
+    "Probe": ("02_training", training.probe),
     "Figure 3b": ("03_white_box", plane.figure_3b),
     "Table 1": ("03_white_box", white_box.table_1),
     "Figure 4": ("04_black_box", black_box.figure_4),
@@ -236,8 +237,8 @@ def with_evidence(item: Item) -> Item:
         paper = row.get("paper")
         printed = "" if paper is None or pd.isna(paper) else f"<br>paper {paper.replace('<=', '≤ ')}"
         table.loc[place] = f"{cell_text(row)}<br>[{cell_text(row, ', ')}]{printed}"
-    told = "" if item.paper is None else " Below each number its 95 % interval and what the paper prints for the row, from its own network."
-    return replace(item, table=table, notes=item.notes + told)
+    told = " Below each number its 95 % interval and what the paper prints for the row, from its own network and training."
+    return replace(item, table=table, notes=item.notes + told * (item.paper is not None))
 
 
 def markdown(item: Item) -> str:

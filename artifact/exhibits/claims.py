@@ -4,8 +4,20 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from artifact.exhibits.exhibit import Item, Missing, NotPlanned, chosen, clean, difference, evaluation, signed, with_difference
+from artifact.exhibits.exhibit import (
+    Item,
+    Missing,
+    NotPlanned,
+    chosen,
+    clean,
+    difference,
+    epsilon_text,
+    evaluation,
+    signed,
+    with_difference,
+)
 from artifact.exhibits.ladder import kept, strongest
+from artifact.exhibits.variants import NAMES
 from artifact.experiment import Profile
 from artifact.measurements import ladder, white_box
 from artifact.methods import base
@@ -74,12 +86,18 @@ def claims(profile: Profile, methods: list[str] | None = None) -> Item:
     if set(table["verdict"]) == {"not judged"}:
         raise Missing(away[0]) if away else NotPlanned("the claims are about SCE and MMC")
     says = "; ".join(f"{claim}: {row.verdict}" for claim, row in table.iterrows())
-    several = (" A claim holds only if it holds on every seed. For seeds after the first, the worst case is over the ladder alone, without "
-               "the longer run, SPSA, transfers and FMN.") if others else ""
+    plan, fmn = profile.verdict, ""
+    if plan.distances:
+        fmn = f", FMN ({plan.distances} images)"
+    over = (f" The worst case, in l_inf at ε = {epsilon_text(profile.white_box.epsilons[0])} (Tables 2 and 3 have the paper's other threat "
+            f"models, which no rule judges), is over the ladder and the transfers between these models ({plan.images} images), the longer "
+            f"run and SPSA ({ladder.check_images(profile)} images){fmn}.")
+    several = (" A claim holds only if it holds on every seed; for seeds after the first, the worst case is over the ladder alone."
+               if others else "")
     models = "." if profile.comparable else \
         ", on models not trained as the paper trained: a verdict about these models, not about the paper."
     item = Item("Verdict", "verdict", "What holds of the paper's conclusion", says, table,
-                notes=f"Judged by fixed rules (verdict.rules of the profile) from receipts alone{models}{several}")
+                notes=f"Judged by fixed rules (verdict.rules of the profile) from receipts alone{models}{over}{several}")
     return replace(item, values=item.on_one_line().rename_axis("claim").reset_index())
 
 
@@ -109,7 +127,9 @@ def _claim_clean(profile, rules, cast):
     mine, theirs = (clean(profile, model, None) for model in (cast.mmc, cast.sce))
     gap, low, high = difference(mine, theirs)
     rule = f"{base(profile, cast.mmc)} loses less than {rules.clean_gap:g} point to SCE, at 95 %; in part: only the estimate is below it"
-    measured = f"{100 * mine.mean():.1f} % against {100 * theirs.mean():.1f} %: {with_difference((gap, low, high))} on {len(mine)} images"
+    data = NAMES[profile.dataset(cast.mmc)]
+    measured = (f"{100 * mine.mean():.1f} % against {100 * theirs.mean():.1f} %: {with_difference((gap, low, high))} on {len(mine)} test "
+                f"images of {data}")
     return rule, measured, 0 if low > -rules.clean_gap else 1 if not _at_most(gap, -rules.clean_gap) else 2
 
 

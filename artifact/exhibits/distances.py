@@ -33,7 +33,8 @@ def asked(profile: Profile, methods: list[str] | None, field: str) -> list[str]:
 def least(profile: Profile, model: str, norm: str = "linf") -> np.ndarray:
     """The distance of each image's nearest known adversarial: 0 where it is wrong as it is, infinity where none was found.
 
-    In l_inf the least over FMN and all attacks of fixed epsilon that the verdict makes: who is fooled in a ball is no farther away.
+    In l_inf the least over FMN and all attacks of fixed epsilon that the verdict makes on the model, those at equal passes included: who
+    is fooled in a ball is no farther away.
     """
     spec = ladder.distances(profile, model)[norm]
     found = np.where(correct(profile, spec), np.inf, evaluation(profile, spec)["distance"])
@@ -44,6 +45,9 @@ def least(profile: Profile, model: str, norm: str = "linf") -> np.ndarray:
             if "epsilon" in spec.settings:
                 fooled = np.flatnonzero(~correct(profile, spec)[:len(found)])  # some are made on fewer images
                 found[fooled] = np.minimum(found[fooled], spec.settings["epsilon"])
+        for spec in ladder.matched(profile, model).values():
+            nearest = np.array([np.inf if value is None else value for value in evaluation(profile, spec)["least"]])[:len(found)]
+            found[:len(nearest)] = np.minimum(found[:len(nearest)], nearest)
     return found
 
 
@@ -89,8 +93,8 @@ def whole_curve(profile: Profile, methods: list[str] | None = None) -> Item:
                 draw_whole_curve(values[values["norm"] == "linf"], looks(profile, models), first, in_255ths(profile),
                                  figure_title(profile, title.partition(";")[0])),
                 f"Beyond the paper. For each image the smallest distance found by FMN ({plan.distance_steps} steps, no ε to choose) or by "
-                "an l_inf attack of fixed ε in the verdict (a jump of the curve at such an ε is images that FMN did not fool so near); in "
-                "l_2 DDN with as many steps. Accuracy in %. Attacks give upper bounds only; no curve is a certificate.")
+                "an l_inf attack of fixed ε on this model in the verdict (a jump of the curve at such an ε is images that FMN did not fool "
+                "so near); in l_2 DDN with as many steps. Accuracy in %. Attacks give upper bounds only; no curve is a certificate.")
 
 
 _UNIT = {True: r"$\ell_\infty$, in 1/255", False: r"$\ell_\infty$, pixels in [0, 1]"}

@@ -47,6 +47,7 @@ class Item:
         return None if self.table is None else self.table.replace("\n", separator, regex=True)
 
 
+CLEAN = {"all": "Clean, all images", "clean": "Clean"}
 NO_PAPER = "Our copy of the paper lacks these cells (paper: not available)."
 
 
@@ -133,13 +134,21 @@ def correct(profile: Profile, spec: Measurement) -> np.ndarray:
 
 
 def distortion(results: dict) -> dict:
-    """Mean distortion with its standard error and 95 % interval, and the share of images that it was found for; None for none."""
-    mean, error = results["mean_distortion"], results["standard_error"]
-    low, high = (None, None)
-    if mean is not None and error is not None:  # one alone has no spread
-        low, high = mean_interval(mean, error, round(results["success"] * len(results["distortion"])))
-        low = max(0.0, low)
-    return {"mean_distortion": mean, "standard_error": error, "success": results["success"], "low": low, "high": high}
+    """Mean distortion over the images that had to be moved, with its standard error and 95 % interval, and the share of them that it was
+    found for; None for none.
+
+    An image that is misclassified as it is (targeted: called the target) needs none: a zero for it would say of the attack what is the
+    model's clean error.
+    """
+    every = np.array(results["distortion"])
+    moved, not_found = every[every > 0], round((1 - results["success"]) * len(every))  # those come back unmoved too
+    found = {"mean_distortion": moved.mean() if len(moved) else None, "standard_error": None, "low": None, "high": None,
+             "success": len(moved) / max(1, len(moved) + not_found), "moved": len(moved)}
+    if len(moved) > 1:  # one alone has no spread
+        found["standard_error"] = moved.std(ddof=1) / len(moved) ** 0.5
+        low, found["high"] = mean_interval(found["mean_distortion"], found["standard_error"], len(moved))
+        found["low"] = max(0.0, low)
+    return found
 
 
 def worst(flags: list[np.ndarray]) -> dict:
@@ -173,6 +182,21 @@ def clean(profile: Profile, model: str, images: int | None) -> np.ndarray:
         raise Missing(f"{model} is not trained")
     receipt = read_receipt(model_receipt_path(profile, model))
     return unpack(receipt["results"]["test_correct"], receipt["data"]["test_images"])[:images]
+
+
+def clean_of_all(profile: Profile, model: str) -> dict[str, dict]:
+    """Clean accuracy on all test images, which the paper's is of, as a cell of the column "all"; none where as many are attacked."""
+    right = clean(profile, model, None)
+    return {"all": worst([right])} if len(right) > profile.white_box.images else {}
+
+
+def trained_in(profile: Profile, names: dict[str, str]) -> str:
+    """What precision the models were trained in, by their names, as a sentence behind a table's notes; nothing where it is one."""
+    found: dict[str, list[str]] = {}
+    for model, name in names.items():
+        if model_receipt_path(profile, model).exists():
+            found.setdefault(read_receipt(model_receipt_path(profile, model))["provenance"]["precision"], []).append(name)
+    return f" Trained in {'; in '.join(f'{one}: ' + ', '.join(of) for one, of in found.items())}." if len(found) > 1 else ""
 
 
 def looks(profile: Profile, models) -> dict[str, dict]:
@@ -246,8 +270,8 @@ def verdict(profile: Profile, ours: float, printed: str | None) -> str:
 
 def column_title(profile: Profile, column: str) -> str:
     """`pgd10_un_8` as "PGD-10 un, ε = 8/255", with the profile's own steps and epsilon."""
-    if column == "clean":
-        return "Clean"
+    if column in CLEAN:
+        return CLEAN[column]
     attack, goal, place = column.split("_")
     steps = profile.white_box.steps[{"pgd10": 0, "pgd50": 1}[attack]]
     return f"PGD-{steps} {goal}, ε = {epsilon_text(profile.white_box.epsilons[{'8': 0, '16': 1}[place]])}"

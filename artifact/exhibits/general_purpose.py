@@ -27,4 +27,5 @@ def table_2_transformations(profile: Profile, methods: list[str] | None = None) 
     named = profile.principal([model for model in at.index if profile.models[model].adversarial != "targeted"] or list(at.index))
     says = "rotation: " + "; ".join(f"{label(profile, model)} keeps {at[model]:.1f} %" for model in named)
     return Item("Table 2-III", "table_2_transformations", "Accuracy (%) under general transformations", says, pivot(values), None,
-                values.round(4), notes=f"{plan.images} images, mean over {plan.draws} draws (CSV: lowest and highest draw). {NO_PAPER}")
+                values.round(4), notes=f"{plan.images} images, mean over {plan.draws} draws (CSV: lowest and highest draw); noisy pixels "
+                f"are clipped to [0, 1]. {NO_PAPER}")

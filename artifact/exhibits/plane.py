@@ -29,7 +29,7 @@ def figure_3b(profile: Profile, methods: list[str] | None = None) -> Item:
     title = figure_title(profile, f"PGD-{profile.plane.steps} in a 2-D feature space, ε = {profile.plane.epsilon:g}")
     return Item("Figure 3b", "figure_3b", "Adaptive and non-adaptive attacks in a two-dimensional feature space", says, values=values,
                 figure=draw_attack_paths(results, title),
-                notes="Stars: the clean inputs, which are classified rightly. Crosses: the class centers.")
+                notes="Stars: the clean inputs, which are classified rightly. Plus signs: the class centers.")
 
 
 def fooled_at(results: dict) -> dict[str, list[int | None]]:

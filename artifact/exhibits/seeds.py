@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 
 from artifact.exhibits.claims import casts
-from artifact.exhibits.exhibit import Item, Missing, NotPlanned, clean, correct, difference, epsilon_text, with_difference
+from artifact.exhibits.exhibit import Item, Missing, NotPlanned, clean, correct, difference, epsilon_text, trained_in, with_difference
 from artifact.exhibits.ladder import attacked
-from artifact.experiment import Profile, model_receipt_path, read_receipt
+from artifact.experiment import Profile
 from artifact.measurements import ladder
 from artifact.methods import label, rungs, short
 
@@ -19,12 +19,11 @@ def seeds(profile: Profile, methods: list[str] | None = None) -> Item:
     rows = [model for model in rows if not methods or set(profile.seeds_of(model)) <= set(methods)]
     if not rows:
         raise NotPlanned("this profile does not train these models with several seeds")
-    long, cells, precisions = [], {}, {}
+    long, cells, names = [], {}, {}
     for model in rows:
         known = {key: flags for key in profile.seeds_of(model) if (flags := _flags(profile, key))}
         for key, flags in known.items():
-            precisions.setdefault(read_receipt(model_receipt_path(profile, key))["provenance"]["precision"], []).append(
-                f"{short(profile, model)} seed {profile.models[key].seed}")
+            names[key] = f"{short(profile, model)} seed {profile.models[key].seed}"
             long += [{"model": model, "seed": profile.models[key].seed, "title": title, "accuracy": 100 * found.mean()}
                      for title, found in flags.items()]
         cells[label(profile, model)] = {"seeds": len(known), "attacked": sum(WORST in flags for flags in known.values())} | {
@@ -36,13 +35,11 @@ def seeds(profile: Profile, methods: list[str] | None = None) -> Item:
     plan = profile.verdict
     titles = [title for title in (CLEAN, *rungs(profile).values(), WORST) if title in set(values["title"])]
     table = pd.DataFrame(cells).T.reindex(columns=["seeds", "attacked", *titles]).fillna("–")
-    trained = "; in ".join(f"{precision}: {', '.join(of)}" for precision, of in precisions.items())
-    mixed = f" Trained in {trained}." if len(precisions) > 1 else ""
     return Item("Seeds", "seeds", f"Accuracy (%) over seeds: mean (lowest to highest), ε = {epsilon_text(profile.white_box.epsilons[0])}",
                 _says(profile, methods), table, None, values.round(4),
                 notes=f"Each seed has its own initial weights, order of images and shifts; centers are the same, except random ones. "
                       f"Clean: the whole test set; attacks: the same {plan.images} images, for the seeds that were attacked. Brackets in "
-                      f"the sentence: paired 95 % intervals.{mixed}")
+                      f"the sentence: paired 95 % intervals.{trained_in(profile, names)}")
 
 
 def _flags(profile, model) -> dict[str, np.ndarray]:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from artifact.exhibits.distances import asked, least
-from artifact.exhibits.exhibit import Item, NotPlanned, chosen, correct, epsilon_text, evaluation, figure_title
+from artifact.exhibits.exhibit import Item, NotPlanned, chosen, epsilon_text, evaluation, figure_title
 from artifact.exhibits.ladder import attacked, kept
 from artifact.exhibits.style import WIDE, log_ticks, styled, subplots
 from artifact.experiment import Profile, unpack
@@ -26,10 +26,10 @@ def self_checks(profile: Profile, methods: list[str] | None = None) -> Item:
             + "".join(f"; {label(profile, row.model)}: {row.check}: {row.measured}" for row in flags.itertuples()))
     return Item("Self-checks", "self_checks", "Can the attacks be trusted?", says, pd.DataFrame(rows).T.fillna("–"), None, values,
                 notes=f"Accuracies in %, on {ladder.check_images(profile)} images (transfer and AutoAttack: {profile.verdict.images}). "
-                      "White box: the worst case over the ladder and a run of its last attack with twice the steps. A FLAG under zero "
-                      "gradients says that cross-entropy is blind on this model, which is why no number here rests on it alone; the share "
-                      "is of the images attacked, which are right without attack. One attack beats another if it leaves no higher "
-                      "accuracy.")
+                      "White box: the worst case over the ladder and a longer run towards every wrong class, with twice the steps. A FLAG "
+                      "under zero gradients says that cross-entropy is blind on this model, which is why no number here rests on it alone; "
+                      "the share is of the images attacked, which are right without attack. One attack beats another if it leaves no "
+                      "higher accuracy.")
 
 
 def _checks(profile: Profile, model: str) -> dict[str, tuple[bool, str]]:
@@ -75,21 +75,21 @@ BEATEN = {"beaten": "another attack fools"}  # what silence of the indicators ca
 
 
 def survivors(profile: Profile, model: str) -> pd.DataFrame:
-    """Of each rung: how many of the first images it leaves, and which share of them raises each indicator, or is fooled by another rung, in
-    %; in long form."""
+    """Of each rung: how many images it leaves, and which share of them is fooled by another rung, or (of those among the first images that
+    indicators are made on) raises each indicator, in %; in long form."""
     known, count, long = ladder.indicators(profile, model), profile.verdict.indicators, []
     surface = evaluation(profile, known["model"])["raised"]
-    best = np.logical_and.reduce([correct(profile, spec)[:count] for spec in ladder.rungs(profile, model).values()])
+    best = np.logical_and.reduce([kept(profile, spec) for spec in ladder.rungs(profile, model).values()])
     for name, spec in ladder.rungs(profile, model).items():
         if name not in known:
             continue
-        left = correct(profile, spec)[:count]
-        raised = surface | evaluation(profile, known[name])["raised"]
+        left, raised = kept(profile, spec), surface | evaluation(profile, known[name])["raised"]
         signs = {indicator: unpack(raised[indicator], count) for indicator in INDICATORS} | {"beaten": ~best}
         for indicator, sign in signs.items():
-            fired = sign & left
+            looked_at = left[:len(sign)]
+            fired = sign & looked_at
             long.append({"model": model, "rung": name, "indicator": indicator, "survivors": int(left.sum()),
-                         "share": 100 * fired.sum() / left.sum() if left.any() else 0.0})
+                         "looked_at": int(looked_at.sum()), "share": 100 * fired.sum() / looked_at.sum() if looked_at.any() else 0.0})
     return pd.DataFrame(long)
 
 
@@ -109,12 +109,14 @@ def indicators(profile: Profile, methods: list[str] | None = None) -> Item:
         if len(refused):
             says += f"; {label(profile, model)}: not {' / '.join(rungs(profile)[name] for name in refused)}"
     notes = (f"Beyond the paper: indicators of attack failure (Pintor et al., 2022) on the first {profile.verdict.indicators} images. A "
-             f"rung (attack) is evidence if no indicator is raised on more than {limit:g} % of its survivors, the images that it did not "
-             "fool (their number is in brackets), and no more of them are fooled by the other rungs. No gradient: exactly zero at the "
-             "image. Unstable: the margin changes by more than 10 % between random points within half of ε. Silent success: the attack met "
-             "an adversarial example and did not return it. Unfinished: the best loss still rose by more than 5 % in the last 10 steps. "
-             "Fails without bounds: no success even with ε = 1. Every attack is crafted on the model that it judges, so none can fail by "
-             "transfer; AutoAttack runs in its own package and is not measured.")
+             f"rung (attack) is evidence if no indicator is raised on more than {limit:g} % of its survivors among them, the images that "
+             f"it did not fool, and no more of its survivors among all {profile.verdict.images} images (their number is in brackets) are "
+             "fooled by the other rungs. Where few survive, silence says little; the CSV has every share. Of several restarts the last "
+             "is looked at, of several targets the likeliest. No gradient: exactly zero at the image. Unstable: the margin changes by "
+             "more than 10 % between random points within half of ε. Silent success: the attack met an adversarial example and did not "
+             "return it. Unfinished: the best loss still rose by more than 5 % in the last 10 steps. Fails without bounds: no success "
+             "even with ε = 1. Every attack is crafted on the model that it judges, so none can fail by transfer; AutoAttack runs in its "
+             "own package and is not measured.")
     return Item("Indicators", "indicators", "Which attack may be trusted", says, pd.DataFrame(rows).T, None, values.round(4), notes=notes)
 
 

@@ -3,8 +3,8 @@
 The paper's volumes (Eqs. 14 and 18) are the sphere's area times ΔC, as if a contour moved by ΔC where the loss rises by ΔC. It
 moves by |dr/dC| ΔC. So every volume and density here comes in two forms: "paper", as printed, and "exact", with that factor. For
 MMC the factor is 1/√(2C), which turns the paper's SD ∝ p(C) / C^((d-1)/2) into SD ∝ p(C) / C^((d-2)/2): in two dimensions the
-volume between two contours depends on ΔC alone. Both theorems' conclusions stand for d > 2. `tests/artifact/test_density.py` decides for
-"exact" by Monte Carlo.
+volume between two contours depends on ΔC alone. For losses spread evenly over an interval both theorems' conclusions stand for
+d > 2. `tests/artifact/test_density.py` decides for "exact" by Monte Carlo.
 """
 
 from dataclasses import dataclass

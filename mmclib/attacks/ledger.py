@@ -49,7 +49,9 @@ class AttackResult(GradientShares):
     distortion: torch.Tensor  # in the attack's own norm, against the originals in the type of `images`
     norm: str  # "linf", "l2" or "degrees"
     queries: torch.Tensor  # int64: images sent through the model (with or without a backward pass)
-    gradients: torch.Tensor  # int64: input gradients taken or estimated, 0 where none was needed or the attack takes none
+    # int64: input gradients taken or estimated, and those of steps that an image without any (all zero) could not take; 0 where none was
+    # needed or the attack takes none
+    gradients: torch.Tensor
     vanished: torch.Tensor  # int64: those of them that are exactly zero
     vanished_first: torch.Tensor  # bool: the first one is exactly zero
     finite: bool  # no logit met on the way was NaN; minus infinity is an ordinary logit, that of a class left out

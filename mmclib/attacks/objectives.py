@@ -61,8 +61,8 @@ def margin(features: Tensor | None, logits: Tensor, labels: Tensor, targets: Ten
 
 
 def success_margin(features: Tensor | None, logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
-    """Carlini & Wagner's own f, negated: logit_t - max_{l != t} logit_l with targets, else untargeted_2; positive exactly on
-    success.
+    """Carlini & Wagner's own f, negated: logit_t - max_{l != t} logit_l with targets, else untargeted_2; positive on success, zero
+    on a tie, where the lower class's number decides.
 
     It differs from targeted_2 where a third class leads: targeted_2 may be positive without the image being classified as the
     target.

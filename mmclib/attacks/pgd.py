@@ -32,7 +32,7 @@ def mim(model: nn.Module, images: Tensor, labels: Tensor, *, targets: Tensor | N
         start: str = "clean", stop_early: bool = True, precision: str = "float32", decay: float = 1.0) -> AttackResult:
     """Attack like `pgd`, stepping along the sign of a momentum over gradients divided by their mean absolute value.
 
-    `decay` weighs the past (1.0 in the paper). A gradient of exactly zero adds nothing, where the bare formula would divide by
+    `decay` weighs the past (1.0 in the authors' code). A gradient of exactly zero adds nothing, where the bare formula would divide by
     zero. Raises ValueError for bad input. Source: Dong et al., 2018.
     """
     plan = _plan("mim", epsilon, step_size, steps, restarts, start, stop_early)

@@ -45,7 +45,7 @@ def spsa(model: nn.Module, images: Tensor, labels: Tensor, *, targets: Tensor | 
 
     Images (N, C, H, W) in [0, 1], labels and targets int64 (N,). `evaluations` counts model calls per image and step as the
     paper's batch does: 128 are 64 antithetic pairs, each image with noise of its own. Fooled images leave. The model must accept
-    values `delta` outside [0, 1]. Raises ValueError for bad input. Source: Uesato et al., 2018; settings: Sec. 4.
+    values `delta` outside [0, 1]. Raises ValueError for bad input. Source: Uesato et al., 2018; settings: Sec. 4 and the authors' code.
     """
     epsilon, steps = check_setting("epsilon", epsilon, 0), check_setting("steps", steps, 1, int)
     evaluations, delta = check_setting("evaluations", evaluations, 2, int), check_setting("delta", delta, 1e-12)

@@ -9,7 +9,8 @@ from mmclib.checks import check_setting
 
 @dataclass(frozen=True)
 class AdversarialTraining:
-    """What every batch is turned into before its step, in evaluation mode; targets uniform over the wrong classes.
+    """What every batch is turned into before its step, in evaluation mode; targets uniform over the wrong classes (the authors' code
+    draws them among all, the true one included).
 
     `steps` signed-gradient steps from a uniform start in the ball, projected (PGD, Madry et al., 2018); with `noise` k > 0 from a uniform
     start in the ball of k epsilon and without projection (N-FGSM, de Jorge et al., 2022, which takes one step of epsilon). `guard`
@@ -38,7 +39,7 @@ class AdversarialTraining:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Optimizer, schedule and augmentation; the defaults are the paper's on CIFAR-10 but for the 200 epochs, which are the caller's to say.
+    """Optimizer, schedule and augmentation; the defaults are the authors' on CIFAR-10 but for the 200 epochs, which the caller says.
 
     With `optimizer` "sgd" all parameters follow momentum SGD; with "muon" convolution kernels turn by Muon at `learning_rate` (radians)
     and all else follows Adam at `other_rate`, so that no rate depends on the scale of the loss. Schedule "steps" multiplies the rate by
