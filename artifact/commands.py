@@ -222,7 +222,7 @@ def check_adversarial(options) -> int:
 
 
 def report(options) -> int:
-    profile, _ = choose_profile(options.profile)
+    profile = load_profile(options.profile or USUAL)
     jobs.exhibits(profile)  # in one sentence, what is missing
     path, log = ROOT / "figures" / profile.name / "report.html", ROOT / "logs" / profile.name / "report.log"
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -232,11 +232,11 @@ def _shares(work: dict[str, float], least: float) -> list[list[str]]:
 
 
 def _rate(profile: Profile, model: str) -> float:
-    return profile.training[profile.models[model].training].rate
+    return profile.network(model).rate
 
 
 def _training_gradients(profile: Profile, model: str) -> float:
-    network = profile.training[profile.models[model].training]
+    network = profile.network(model)
     images = network.train_images or SIZES[network.dataset]["train"]
     passes = 1 + (network.steps if profile.models[model].adversarial else 0)
     return images * network.epochs * passes

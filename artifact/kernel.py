@@ -1,5 +1,6 @@
 """The kernel that a job's notebook runs in: the very interpreter that runs the job, and no longer than the job."""
 
+import atexit
 import glob
 import os
 import sys
@@ -40,7 +41,14 @@ def _start() -> str:
     return os.path.join(tempfile.gettempdir(), f"mmc-kernel-{os.getuid()}-")
 
 
+def _leave() -> None:
+    for stream in (sys.__stdout__, sys.__stderr__):
+        stream.flush()
+    os._exit(0)
+
+
 if __name__ == "__main__":
     end_with_parent()
+    atexit.register(_leave)  # the last to be called, for it is the first: to take down torch would keep each job waiting for a second
     from ipykernel import kernelapp
     kernelapp.launch_new_instance()

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from artifact import jobs, methods, receipts
 from artifact.exhibits.exhibit import cell_number, cell_text
 from artifact.experiment import Profile, read_receipt, results_folder
+from mmclib.files import write_whole
 
 CHIPS = {"holds": "holds", "holds in part": "part", "does not hold": "fails", "not judged": "open"}  # a verdict's class in the template
 GROUPS = ("The paper", "Beyond it", "Can the attacks be trusted?")
@@ -35,7 +36,6 @@ class Cell:
 class Grid:
     """A table as the template draws it: header rows of (text, columns, rows), and rows of a name and cells."""
 
-    caption: str
     header: list[list[tuple[str, int, int]]]
     rows: list[tuple[str, list[Cell]]]
     words: list[bool]  # columns of sentences, which read from the left
@@ -75,13 +75,13 @@ def write(profile: Profile, folder: Path, items: list, mark: str = "") -> Path:
     groups = {name: [item for item in items if _group(item) == name] for name in GROUPS}
     claims = by_stem["verdict"].table["verdict"] if "verdict" in by_stem else {}
     text = _environment().get_template("report.html.j2").render(
-        profile=profile, paper=any(item.paper is not None for item in items),
+        profile=profile, paper=any(item.beside_the_paper for item in items),
         groups={name: found for name, found in groups.items() if found}, grids={item.stem: grid(item) for item in items},
         ladder=by_stem.get("ladder"), headline=headline(profile, by_stem.get("ladder")), chips=CHIPS, claims=dict(claims),
         results=_address(results_folder(profile), folder), sources={item.stem: _sources(item, folder) for item in items},
         made=provenance(profile), mark=mark)
     path = folder / "index.html"
-    receipts.write_whole(path, text.encode())
+    write_whole(path, text.encode())
     return path
 
 
@@ -140,13 +140,13 @@ def grid(item) -> Grid | None:
             cells.append(Cell(str(text), cell_text(number, "–"),
                               str(paper).replace("<=", "≤ ") if paper is not None and not pd.isna(paper) else "", best))
         rows.append((str(name), cells))
-    caption, heads = f"{item.name}. {item.title}", header(columns)
+    heads = header(columns)
     if len(heads) == 1 and len(columns) > max(7, len(rows)):  # too wide for a page: read down what was read across
         names = [name for name, _ in rows]
         turned = [(column, [cells[place] for _, cells in rows]) for place, column in enumerate(columns)]
-        return Grid(caption, header(names), turned, [False] * len(names), names, turned=True)
+        return Grid(header(names), turned, [False] * len(names), names, turned=True)
     sentences = [any(re.search("[a-z]{4}", cells[place].text) for _, cells in rows) for place in range(len(columns))]
-    return Grid(caption, heads, rows, sentences, columns)
+    return Grid(heads, rows, sentences, columns)
 
 
 def _text_cell(text) -> Cell:
@@ -205,5 +205,5 @@ class Shown:
 
     def _html(self, item) -> str:
         name, title, sentence, notes = (methods.html(text) for text in (item.name, item.title, item.sentence, item.notes))
-        table = "" if item.table is None else _environment().get_template("table.html.j2").module.draw(grid(item), caption=False)
+        table = "" if item.table is None else _environment().get_template("table.html.j2").module.draw(grid(item))
         return f'<div class="mmc"><p><b>{name}.</b> {title}</p><p>{sentence}</p>{table}<p><small>{notes}</small></p></div>'

@@ -11,6 +11,8 @@ from artifact import jobs
 from artifact.experiment import ROOT, Profile, checkpoint_folder, model_receipt_path, results_folder
 from artifact.profiles import STAND_INS
 
+# Some of these is there where torch can find a device: NVIDIA's driver, on a Jetson, in WSL, and AMD's.
+DRIVERS = ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/nvhost-gpu", "/dev/nvgpu", "/dev/dxg", "/dev/kfd")
 DRAWING = ("01_theory", "08_report")  # need neither device nor data
 MIB = 2**20
 # A trained network's MiB on disk; a training under way keeps two states of weights, momentum, average and the guard's copy.
@@ -23,6 +25,8 @@ FETCH_SECONDS = 30.0  # for an answer, before a data set's address is given up
 
 def cuda_device() -> str | None:
     """The name of this machine's CUDA device, None where it has none."""
+    if not any(map(os.path.exists, DRIVERS)):  # torch takes seconds to say so
+        return None
     import torch
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
@@ -84,7 +88,7 @@ def disk_faults(profile: Profile, todo: list[jobs.Job], parallel: int = 1) -> li
 
 
 def _network_mib(profile: Profile, model: str) -> float:
-    network = profile.training[profile.models[model].training]
+    network = profile.network(model)
     return NETWORK_MIB[network.architecture] + (BLOCK_MIB * network.blocks if network.architecture == "resnet" else 0)
 
 

@@ -158,7 +158,7 @@ class Profile(Strict):
         if self.verdict is None:
             return
         for key in self.verdict.models:
-            tested = self.training[self.models[key].training].test_images or SIZES[self.dataset(key)]["test"]
+            tested = self.network(key).test_images or SIZES[self.dataset(key)]["test"]
             if tested < self.verdict.images:
                 raise ValueError(f"verdict.images is {self.verdict.images}, and {key} is tested on {tested} (test_images)")
         if self.verdict.images > self.white_box.images:
@@ -203,39 +203,33 @@ class Profile(Strict):
         models = self.verdict.models if self.verdict else []
         for adversarial in (None, "untargeted"):
             pair = [key for loss in ("sce", "mmc") if (key := self.find(models, loss, adversarial))]
-            trainings = [self.training[self.models[key].training] for key in pair]
+            trainings = [self.network(key) for key in pair]
             if len(pair) == 2 and trainings[0] != trainings[1]:
                 raise ValueError(f"verdict.models compares {pair[0]} with {pair[1]}, whose trainings {self.models[pair[0]].training!r} and "
                                  f"{self.models[pair[1]].training!r} differ; what it says of a loss would be of the network")
-        tested = {key: self.training[self.models[key].training].test_images for key in models}
+        tested = {key: self.network(key).test_images for key in models}
         if len(set(tested.values())) > 1:
             raise ValueError("verdict.models are tested on different numbers of images (test_images: "
                              f"{', '.join(f'{key} {count}' for key, count in tested.items())}); they are compared image by image")
 
     def _told(self, key: str):
         """What a model's name in a table says of it (artifact.methods.label)."""
-        spec, network = self.models[key], self.training[self.models[key].training]
+        spec, network = self.models[key], self.network(key)
         trained = self.crafting(key) if spec.adversarial else None
         return spec.model_copy(update={"training": "", "scale": 1.0}), trained, network.feature_dim == 2
 
     def named_models(self):
         """Yield (section, field, model) for every place that names a model."""
+        yield from ((section, field, key) for section, field, keys in self.lists_of_models() for key in keys)
+
+    def lists_of_models(self):
+        """Yield (section, field, models) for every list of models, each of which names a model once; a model alone is a list of one."""
         for section in type(self).model_fields:
             part = getattr(self, section)
             for field in (name for name in MODEL_FIELDS if isinstance(part, Strict) and hasattr(part, name)):
                 value = getattr(part, field)
                 groups = value.values() if isinstance(value, dict) else [[value] if isinstance(value, str) else value]
-                yield from ((section, field, key) for group in groups for key in group)
-
-    def lists_of_models(self):
-        """Yield (section, field, models) for every list of models, each of which names a model once."""
-        for section in type(self).model_fields:
-            part = getattr(self, section)
-            for field in MODEL_FIELDS if isinstance(part, Strict) else ():
-                value = getattr(part, field, None)
-                if not isinstance(value, (list, dict)):
-                    continue
-                yield from ((section, field, keys) for keys in (value.values() if isinstance(value, dict) else [value]))
+                yield from ((section, field, keys) for keys in groups)
 
     def _models_of(self, section: str) -> list[str]:
         # Tables of the variants use white_box's images.
@@ -264,15 +258,19 @@ class Profile(Strict):
         return next((key for key in self.white_box.models
                      if self.models[key].model_copy(update={"training": drawn.training}) == drawn), None)
 
+    def network(self, model: str) -> Training:
+        """The settings of a model's network and of its training."""
+        return self.training[self.models[model].training]
+
     def dataset(self, model: str) -> str:
-        return self.training[self.models[model].training].dataset
+        return self.network(model).dataset
 
     def crafting(self, model: str) -> tuple[int, float, bool]:
         """How the images of an adversarial training are crafted: steps, their size, and whether from a noisy start (N-FGSM).
 
         One noisy step towards a target is weak: two steps take its place (mmclib's AdversarialTraining.two_steps).
         """
-        network = self.training[self.models[model].training]
+        network = self.network(model)
         if network.noise and self.models[model].adversarial == "targeted":
             return 2, network.epsilon / 2, False
         return network.steps, network.step_size, network.noise > 0

@@ -9,13 +9,13 @@ import contextlib
 import contextvars
 import hashlib
 import json
-import os
 import statistics
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from mmclib.files import write_whole
 from mmclib.intervals import wilson_interval
 
 # Part of every identity: raise it when a change of the code changes numbers, and all receipts become work to do again.
@@ -67,20 +67,6 @@ def write_receipt(path: Path, receipt: dict) -> None:
     write_whole(Path(path), (json.dumps(receipt, indent=1, allow_nan=False) + "\n").encode())
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole, or as it was before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def read_receipt(path: Path) -> dict:
     """Read and verify a receipt; ValueError names the file, what is wrong with it, and what to do.
 
@@ -113,15 +99,6 @@ def receipts_read() -> Iterator[dict[Path, None]]:
         yield _READ.get()
     finally:
         _READ.reset(token)
-
-
-def whole(path: Path) -> bool:
-    """Is the receipt there? ValueError as in `read_receipt` where it is, but damaged."""
-    try:
-        read_receipt(path)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _words(error: Exception) -> str:

@@ -6,13 +6,12 @@ from pathlib import Path
 
 from artifact import estimates, jobs, methods, receipts, report, scaling
 from artifact.exhibits.exhibit import Missing
-from artifact.experiment import ROOT, Profile, model_receipt_path, read_receipt
+from artifact.experiment import ROOT, Profile, load_profile, model_receipt_path, read_receipt
 
 FILES = tuple(ROOT / name for name in ("README.md", "RESULTS.md", "BENCHMARKS.md", "SCALING.md", "ARTIFACT.md"))
-_PARTS = ("", "verdict", "rules", "cost", "why")
 # What came out before what it rests on.
-SHOWN = ("Verdict", "Ladder", "Why", "Whole curve", "Indicators", "Equal passes", "Seeds", "Table 1", "Inner objective", "Table 4",
-         "Probe")
+SHOWN = ("Verdict", "At a glance", "Ladder", "Why", "Whole curve", "Indicators", "Equal passes", "Seeds", "Table 1", "Inner objective",
+         "Table 4", "Probe")
 _BLOCK = re.compile(r"(<!-- record: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -22,7 +21,7 @@ def update(path: Path) -> str:
     NAME is a profile (its models and tables), PROFILE/verdict (one line a claim), PROFILE/rules (what decides it), PROFILE/why (a
     sentence), PROFILE/cost, benchmark/FILE of benchmarks/results, or scaling/PROFILE (wall times on more nodes).
     """
-    from artifact.experiment import load_profile
+    parts = {"": block, "verdict": verdicts, "rules": rules, "cost": costs, "why": why}
     old = path.read_text(encoding="utf-8")
     if (begun := old.count("<!-- record:")) != len(_BLOCK.findall(old)) or begun != old.count("<!-- end -->"):
         raise ValueError(f"{path.name} has a record block without its end, or an end without its block; what lies between would be lost")
@@ -30,17 +29,15 @@ def update(path: Path) -> str:
     def anew(match):
         name = match[2]
         first, _, rest = name.partition("/")
-        if "<!-- record:" in match[3]:
-            raise ValueError(f"{path.name}: the block {name!r} has no end; what lies between would be lost")
-        if first not in ("benchmark", "scaling") and rest not in _PARTS:
-            raise ValueError(f"{path.name}: there is no block {name!r}; after a profile's name comes {', '.join(filter(None, _PARTS))} or "
+        if first not in ("benchmark", "scaling") and rest not in parts:
+            raise ValueError(f"{path.name}: there is no block {name!r}; after a profile's name comes {', '.join(filter(None, parts))} or "
                              "nothing")
         if first == "benchmark":
             text = benchmark(rest)
         elif first == "scaling":
             text = scaling.page(load_profile(rest))
         else:
-            text = {"": block, "verdict": verdicts, "rules": rules, "cost": costs, "why": why}[rest](load_profile(first))
+            text = parts[rest](load_profile(first))
         return f"{match[1]}{text}\n{match[4]}"
     return _BLOCK.sub(anew, old)
 

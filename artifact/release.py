@@ -24,7 +24,7 @@ def release(profile: Profile, key: str, folder: Path = zoo.FOLDER) -> Path:
     A tensor whose numbers are all float16 numbers is kept as such; loaded, every bit is what was trained and evaluated.
     """
     model = trained.ensure_model(profile, key)  # trained here where the profile says so
-    spec, network = profile.models[key], profile.training[profile.models[key].training]
+    spec, network = profile.models[key], profile.network(key)
     metadata = {"model": spec.model_dump(), "network": network.model_dump(), "identity": model.receipt["identity"]}
     state = {name: tensor.cpu() for name, tensor in model.classifier.state_dict().items()}
     state = {name: half if tensor.is_floating_point() and (half := tensor.half()).float().equal(tensor) else tensor

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from artifact import jobs, machine, methods, page, processes, receipts
+from artifact import jobs, machine, methods, page, processes
 from artifact.exhibits import (
     black_box,
     claims,
     distances,
     general_purpose,
+    glance,
     ladder,
     plane,
     seeds,
@@ -28,6 +29,7 @@ from artifact.exhibits import (
 )
 from artifact.exhibits.exhibit import Item, Missing, NotPlanned, as_far_as_made, cell_text, worded
 from artifact.experiment import ROOT, Profile, read_receipt
+from mmclib.files import write_whole
 
 NOT_MADE = "not made yet"
 
@@ -124,6 +126,7 @@ ITEMS = {  # in the paper's order, our own after the paper's: the notebook that 
     "Inner objective": ("06_cifar100", variants.inner),
     "Radius": ("06_cifar100", variants.radius),
     "Uncertainty": ("06_cifar100", variants.uncertainty),
+    "At a glance": ("07_verdict", glance.glance),
     "Ladder": ("07_verdict", ladder.ladder_item),
     "Whole curve": ("07_verdict", distances.whole_curve),
     "Why": ("07_verdict", distances.why),
@@ -213,7 +216,7 @@ def write_item(folder: Path, item: Item) -> list[str]:
     if item.table is not None:
         contents |= {f"{item.stem}.md": markdown(item).encode(), f"{item.stem}.tex": latex(item).encode()}
     for name, content in contents.items():  # each whole, for what is there is believed
-        receipts.write_whole(folder / name, content)
+        write_whole(folder / name, content)
     return list(contents)
 
 
@@ -238,7 +241,7 @@ def with_evidence(item: Item) -> Item:
         printed = "" if paper is None or pd.isna(paper) else f"<br>paper {paper.replace('<=', '≤ ')}"
         table.loc[place] = f"{cell_text(row)}<br>[{cell_text(row, ', ')}]{printed}"
     told = " Below each number its 95 % interval and what the paper prints for the row, from its own network and training."
-    return replace(item, table=table, notes=item.notes + told * (item.paper is not None))
+    return replace(item, table=table, notes=item.notes + told * item.beside_the_paper)
 
 
 def markdown(item: Item) -> str:

@@ -7,11 +7,12 @@ the process is gone, and its file is not believed. Nothing here can end a job: w
 import json
 import os
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from artifact import processes
+from mmclib.files import write_whole
 
 FOLDER = "MMC_STATUS"
 TRAINING = "MMC_PROGRESS"  # the file that mmclib.training writes to
@@ -88,12 +89,8 @@ def read(where: Path) -> tuple[dict[str, float], list[Doing]]:
 
 
 def _write(path: Path, content: dict) -> None:
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        new.write_text(json.dumps(content), encoding="utf-8")
-        os.replace(new, path)
-    except OSError:
-        _remove(new)
+    with suppress(OSError):
+        write_whole(path, json.dumps(content).encode(), durable=False)
 
 
 def _read(path: Path) -> dict:
@@ -104,7 +101,5 @@ def _read(path: Path) -> dict:
 
 
 def _remove(path: Path) -> None:
-    try:
+    with suppress(OSError):
         path.unlink()
-    except OSError:
-        pass

@@ -103,11 +103,13 @@ def main():
 def markdown(result):
     lines = [f"CIFAR-10, seconds (and PFLOP) of training to a test accuracy; {result['machine']}, {result['threads']} threads, torch "
              f"{result['torch']}; ours in {result['precision']}, the plain loop in float32", "",
-             "| | " + " | ".join(f"{100 * mark:.0f} %" for mark in MARKS) + " | ended at |", "|---|" + "---:|" * (len(MARKS) + 1)]
+             "| | " + " | ".join(f"{100 * mark:.0f} %" for mark in MARKS) + " | best |", "|---|" + "---:|" * (len(MARKS) + 1)]
     for name, curve in result["curves"].items():
-        cells = [_cell(result, name, _first(curve, mark), _first(result["curves"].get(CONTESTANTS[0], []), mark)) for mark in MARKS]
-        last = f"{curve[-1]['test_accuracy']:.1%} after {curve[-1]['seconds']:,.0f}"
-        lines.append(f"| {name} | " + " | ".join([*cells, last]) + " |")
+        cells = [_cell(result, name, mark) for mark in MARKS]
+        best = max(curve, key=lambda look: look["test_accuracy"])
+        cells.append(f"{best['test_accuracy']:.1%} after {best['seconds']:,.0f}"
+                     + ("" if name in result["ended"] else f"; stopped by hand after {curve[-1]['seconds']:,.0f}"))
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -115,14 +117,17 @@ def _first(curve, mark):
     return next((look for look in curve if look["test_accuracy"] >= mark), None)
 
 
-def _cell(result, name, first, best):
-    """When a contestant reached a mark; of the plain loop also how many times longer that is than `best`, ours with SCE."""
+def _cell(result, name, mark):
+    """When a contestant reached a mark; of the plain loop also how many times longer that is than each of ours."""
+    first = _first(result["curves"][name], mark)
     if first is None and name not in result["ended"] and name != CONTESTANTS[-1]:  # the plain loop is beyond a mark at its every look
         return "not measured yet"
     seconds = result["curves"][name][-1]["seconds"] if first is None else first["seconds"]
     text = f"> {seconds:,.0f}" if first is None else f"{seconds:,.0f} ({first['images'] * result['flops_per_image'][name] / 1e15:.3f})"
-    if name == CONTESTANTS[-1] and best is not None:
-        text += f", {'> ' if first is None else ''}{seconds / best['seconds']:.1f} times ours"
+    ours = [look for other in CONTESTANTS[:-1] if (look := _first(result["curves"].get(other, []), mark)) is not None]
+    if name == CONTESTANTS[-1] and ours:
+        times = [f"{seconds / look['seconds']:.1f}" for look in ours]
+        text += f", {'> ' if first is None else ''}{' and '.join(times)} times ours"
     return text
 
 

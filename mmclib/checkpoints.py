@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from mmclib.checks import warn
+from mmclib.files import write_whole
 
 __all__ = ["digest", "file_sha256", "load_model_state", "load_state", "remove_states", "save_model", "save_state", "save_tensors"]
 
@@ -44,7 +45,7 @@ def file_sha256(path: str | Path) -> str:
 def save_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor], metadata: dict) -> str:
     """Write tensors by name and JSON-able metadata like `save_model`."""
     content = _pack(tensors, metadata)
-    _write(Path(path), content)
+    write_whole(Path(path), content)
     return hashlib.sha256(content).hexdigest()
 
 
@@ -68,7 +69,7 @@ def save_state(folder: str | Path, number: int, tensors: Mapping[str, torch.Tens
     folder = Path(folder)
     content = _pack(tensors, metadata)
     path = folder / f"state-{number:09d}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
-    _write(path, content)
+    write_whole(path, content)
     for old in [*_states(folder)[KEPT:], *_abandoned(folder)]:
         old.unlink(missing_ok=True)
     return path
@@ -123,23 +124,3 @@ def _pack(tensors, metadata) -> bytes:
     # Cloned, because safetensors refuses tensors that share memory, as tied weights do.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     return safetensors.torch.save(plain, {"json": json.dumps(metadata, allow_nan=False, sort_keys=True)})
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    if os.name == "nt":  # where a folder cannot be opened
-        return
-    handle = os.open(path.parent, os.O_RDONLY)  # the rename itself reaches the disk with its folder
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from mmclib import counter
 from mmclib.attacks import PER_IMAGE
 from mmclib.attacks.climb import ShortStepsWarning
-from mmclib.attacks.frozen import ROWS, BatchDependenceWarning, call, chunks, warn_if_dependent, working_type
+from mmclib.attacks.frozen import ROWS, BatchDependenceWarning, call, chunks, rows_of_a_call, warn_if_dependent, working_type
 from mmclib.attacks.ledger import AttackResult, GradientMaskingWarning
 from mmclib.checks import check_images, check_label_form, check_labels, check_model, check_setting, warn
 from mmclib.modes import own_modes
@@ -58,8 +58,10 @@ def attacked(model, images, labels, attack, targets, seed, batch_size, hyper, pr
 
     # only where an image's outcome is its own: elsewhere the clock would decide about results
     paced = finished.path is not None and _plain(attack) in PER_IMAGE
+    on_cpu = _device(model).type == "cpu"
+    least = 0 if not paced else rows_of_a_call(images[:1].cpu()) if on_cpu else ROWS
     with bar:
-        for part, (result, columns) in each_batch(len(labels), batch_size, work, finished.count, paced, _device(model)):
+        for part, (result, columns) in each_batch(len(labels), batch_size, work, finished.count, least, slow=on_cpu):
             yield part, result, columns
             bar.update(part.stop - part.start)
 
@@ -104,14 +106,16 @@ def predicted_by(model, images, begin=0):
     return logits.argmax(1)
 
 
-def each_batch(count, size, work, begin=0, paced=False, device=None):
+def each_batch(count, size, work, begin=0, least=0, slow=False):
     """Yield (part, work(part)) for slices of (begin, count); running out of memory halves the size and tries again.
 
-    Where it is `paced`, slices are at most `size` and as large as half a minute allows, which a first, small one tells on a CPU.
+    With `least`, the images that a full call takes, slices are that or a multiple of it, at most `size`, and as large as half a minute
+    allows; where it is `slow` a first, small one tells. Of less than a call an attack would have to fill most with padding in the end,
+    when few images are still right.
     """
     largest = size
-    if paced and device.type == "cpu":
-        size = min(ROWS, largest)
+    if least and slow:
+        size = min(least, largest)
     while begin < count:
         part, began = slice(begin, min(begin + size, count)), time.perf_counter()
         try:
@@ -128,9 +132,9 @@ def each_batch(count, size, work, begin=0, paced=False, device=None):
             warn(f"out of memory: going on with batches of {size}", UserWarning)
             continue
         yield part, outcome
-        if paced:  # a multiple of the 16 rows that a call has at least
+        if least:
             affordable = _SAVED_EVERY * (part.stop - part.start) / max(time.perf_counter() - began, 1e-6)
-            size = min(largest, max(ROWS, int(min(affordable, 16 * size)) // ROWS * ROWS))
+            size = min(largest, max(least, int(min(affordable, 16 * size)) // least * least))
         begin = part.stop
 
 

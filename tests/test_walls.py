@@ -109,12 +109,12 @@ def test_whoever_adds_a_loss_a_data_set_or_a_network_finds_all_places_named():
     from mmclib import data, zoo
     losses, sets, networks = (get_args(model.model_fields[field].annotation) for model, field in (
         (sections.Model, "loss"), (sections.Training, "dataset"), (sections.Training, "architecture")))
-    assert set(losses) == set(methods.METHODS) and {*measurement.ADAPTIVE, *ladder.PRESET} <= set(zoo.PRESET) <= set(losses)
+    assert set(losses) == set(methods.METHODS) and {*measurement.ADAPTIVE, *ladder.KNOWN_NORM} <= set(zoo.PRESET) <= set(losses)
     assert set(sets) == set(profiles.SIZES) == set(variants.NAMES) and data.NUM_CLASSES == profiles.CLASSES
     assert set(networks) == set(preflight.NETWORK_MIB)
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in text for name in (
-        "METHODS", "ADAPTIVE", "PRESET", "SIZES", "CLASSES", "NAMES", "NETWORK_MIB", "PER_IMAGE", "MODEL_FIELDS", "REVISION"))
+        "METHODS", "ADAPTIVE", "KNOWN_NORM", "SIZES", "CLASSES", "NAMES", "NETWORK_MIB", "PER_IMAGE", "MODEL_FIELDS", "REVISION"))
 
 
 def test_every_page_at_the_root_has_its_place_in_the_documentation():

@@ -35,7 +35,7 @@ def _rounded(values) -> list[float]:
 
 
 @torch.no_grad()
-def feature_margin(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
+def feature_margin(profile, spec, classifier, images, labels, *, partial) -> dict:
     """The exact margins of the clean images' features, and how far features lie from their mean (root mean square), their unit."""
     pixels, own = _prepared(profile, images, labels)
     features = torch.cat([classifier.features(part).double() for part in pixels.split(500)])
@@ -47,14 +47,14 @@ def feature_margin(profile, spec, classifier, images, labels, *, partial, progre
             "spread": float(f"{spread:.5g}")}
 
 
-def stability(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
+def stability(profile, spec, classifier, images, labels, *, partial) -> dict:
     """Where the margin of an image jumps between random points near it: no attack that follows gradients is evidence there."""
     pixels, own = _prepared(profile, images, labels)
     flags = raised.unstable_predictions(classifier, pixels, own, seed=derive(profile.seed, "stability"), **spec.settings)
     return {"raised": {"unstable_predictions": pack(flags)}}
 
 
-def indicators(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
+def indicators(profile, spec, classifier, images, labels, *, partial) -> dict:
     """Indicators of attack failure of one rung: of its gradients, of its own path with all steps taken, and without bounds.
 
     A silent success is an adversarial on the path; it is one only where the rung, in its own receipt, did not return it.
@@ -90,7 +90,7 @@ def indicators(profile, spec, classifier, images, labels, *, partial, progress) 
                        **pieces.once("unbounded", without_bounds)}}
 
 
-def matched(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
+def matched(profile, spec, classifier, images, labels, *, partial) -> dict:
     """One attack at epsilon and its halves, within a budget of passes: per image the least that fooled it, and the passes at epsilon."""
     hyper = with_objective(spec.settings)
     attack, epsilons, _ = getattr(attacks, hyper.pop("of")), hyper.pop("epsilons"), hyper.pop("budget")
@@ -102,7 +102,7 @@ def matched(profile, spec, classifier, images, labels, *, partial, progress) -> 
         own = {} if step_size is None else {"step_size": step_size * epsilon / epsilons[0]}
         outcome = evaluation.robust_accuracy(
             classifier, images[rows], labels[rows], attack, seed=seeds[rows], epsilon=epsilon, batch_size=profile.batch_size,
-            partial=partial if epsilon == epsilons[0] else None, progress=progress, **own, **hyper)
+            partial=partial if epsilon == epsilons[0] else None, **own, **hyper)
         if epsilon == epsilons[0]:
             first, passes = outcome, outcome.queries + outcome.gradients
         rows = rows[~outcome.correct]

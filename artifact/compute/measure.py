@@ -14,7 +14,7 @@ from mmclib.intervals import wilson_interval
 from mmclib.seeds import derive
 
 
-def evaluate(profile: Profile, spec: Measurement, *, progress: bool = False) -> dict:
+def evaluate(profile: Profile, spec: Measurement) -> dict:
     """The receipt of one evaluation: looked up, or computed (going on where an interrupted one stopped) and written."""
     trained.start(profile)
     path = spec.path(profile)
@@ -30,7 +30,7 @@ def evaluate(profile: Profile, spec: Measurement, *, progress: bool = False) -> 
         kind = "after" if "after" in spec.settings else kind
         run = {"clean": _clean, "after": _after, "transfer": _transfer, **probes.KINDS, **deeper.KINDS}.get(kind, _attack)
         partial = path.with_suffix(".partial")
-        results = run(profile, spec, model.classifier, images, labels, partial=partial, progress=progress)
+        results = run(profile, spec, model.classifier, images, labels, partial=partial)
         receipt = {
             "identity": spec.identity(profile), "kind": "evaluation", "model": spec.model,
             "model_identity": model_identity(profile, spec.model),
@@ -59,7 +59,7 @@ def summary(outcome: evaluation.Evaluation) -> dict:
     return {"accuracy": outcome.accuracy, "interval": [low, high], "correct": pack(outcome.correct)}
 
 
-def _clean(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
+def _clean(profile, spec, classifier, images, labels, *, partial) -> dict:
     return summary(evaluation.accuracy(classifier, images, labels, batch_size=profile.batch_size))
 
 
@@ -68,21 +68,21 @@ def _seed(profile: Profile, spec: Measurement) -> int:
     return derive(profile.seed, spec.attack, spec.settings.get("draw", 0))
 
 
-def _after(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
+def _after(profile, spec, classifier, images, labels, *, partial) -> dict:
     """An attack on the images that another one left, its number the worst case of both."""
     earlier = Measurement(spec.model, spec.settings["after"]["attack"], spec.images, settings=spec.settings["after"]["settings"])
     left = torch.from_numpy(unpack(evaluate(profile, earlier)["results"]["correct"], spec.images))
     own = {key: value for key, value in spec.settings.items() if key != "after"}
     kept = {"zero_gradients": 0.0, "queries": 0.0, "seconds": 0.0}
     if left.any():
-        found = _attack(profile, replace(spec, settings=own), classifier, images[left], labels[left], partial=partial, progress=progress)
+        found = _attack(profile, replace(spec, settings=own), classifier, images[left], labels[left], partial=partial)
         kept = {key: found[key] for key in kept}
         left[left.clone()] = torch.from_numpy(unpack(found["correct"], int(left.sum())))
     low, high = wilson_interval(int(left.sum()), len(left))
     return {"accuracy": left.double().mean().item(), "interval": [low, high], "correct": pack(left)} | kept
 
 
-def _attack(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
+def _attack(profile, spec, classifier, images, labels, *, partial) -> dict:
     hyper = {key: value for key, value in deeper.with_objective(spec.settings).items() if key != "draw"}
     targets = (
         evaluation.random_targets(labels, num_classes(profile, spec.model), seed=derive(profile.seed, "targets")) if spec.targeted else None
@@ -92,7 +92,7 @@ def _attack(profile, spec, classifier, images, labels, *, partial, progress) -> 
         batch_size = 16 if profile.device == "cpu" else 256
     outcome = evaluation.robust_accuracy(
         classifier, images, labels, getattr(attacks, spec.attack), targets=targets, seed=_seed(profile, spec),
-        batch_size=batch_size, partial=partial, progress=progress, **hyper)
+        batch_size=batch_size, partial=partial, **hyper)
     kept = summary(outcome) | {"zero_gradients": outcome.zero_gradients, "queries": outcome.queries.double().mean().item(),
                                "seconds": round(outcome.seconds, 2)}
     if spec.attack == "carlini_wagner":  # the distortion is the result
@@ -108,7 +108,7 @@ def _attack(profile, spec, classifier, images, labels, *, partial, progress) -> 
     return kept
 
 
-def _transfer(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
+def _transfer(profile, spec, classifier, images, labels, *, partial) -> dict:
     attack = getattr(attacks, spec.attack.removeprefix("transfer_"))
     names = spec.settings["targets"]
     hyper = {key: value for key, value in spec.settings.items() if key != "targets"}

@@ -5,7 +5,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from artifact.receipts import checksum, write_whole
+from artifact.receipts import checksum
+from mmclib.files import write_whole
 
 
 class Pieces:

@@ -26,7 +26,7 @@ from mmclib.training.trainer import make_optimizers
 _CHUNK = 500  # images whose logits or gradients are taken at a time: a device holds no graph of ten thousand
 
 
-def plane(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
+def plane(profile, spec, classifier, images, labels, *, partial) -> dict:
     """Fig. 3b: 2-D features of the test images, and the path of the attacked images' features under each objective."""
     settings, device = spec.settings, profile.device
     features = torch.cat([_features(classifier, part.to(device)) for part in (images.float() / 255).split(1000)])
@@ -66,7 +66,7 @@ def _logits(classifier, images) -> torch.Tensor:
     return torch.cat([classifier(part) for part in images.split(_CHUNK)])
 
 
-def superclass(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
+def superclass(profile, spec, classifier, images, labels, *, partial) -> dict:
     """Is the predicted class in the right superclass? (App. B.3)."""
     superclass_of = torch.empty(num_classes(profile, spec.model), dtype=torch.int64)
     for number, members in enumerate(data.superclasses(profile.dataset(spec.model))):
@@ -80,14 +80,14 @@ def _share(correct) -> dict:
     return {"accuracy": correct.double().mean().item(), "interval": [low, high], "correct": pack(correct)}
 
 
-def repeated(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
+def repeated(profile, spec, classifier, images, labels, *, partial) -> dict:
     """Does the model say the same twice? A random defence would need attacks that average over its randomness."""
     pixels = images.to(profile.device).float() / 255
     first, second = _logits(classifier, pixels), _logits(classifier, pixels)
     return _share((first == second).all(1).cpu()) | {"largest_difference": (first - second).abs().max().item()}
 
 
-def scores(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
+def scores(profile, spec, classifier, images, labels, *, partial) -> dict:
     """Uncertainty of clean and attacked images: MMC's loss of the predicted class (Sec. 3.3), or -log of the largest softmax."""
     pixels, own = images.to(profile.device).float() / 255, labels.to(profile.device)
     hyper = {key: spec.settings[key] for key in ("epsilon", "steps", "step_size")}
@@ -119,7 +119,7 @@ def scores(profile, spec, classifier, images, labels, *, partial, progress) -> d
     return kept
 
 
-def diagnosis(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
+def diagnosis(profile, spec, classifier, images, labels, *, partial) -> dict:
     """Why cross-entropy is blind: logit scales, margins against iterations under each objective, and slices of two losses."""
     settings = spec.settings
     pixels, own = images.to(profile.device).float() / 255, labels.to(profile.device)
@@ -171,14 +171,14 @@ def _surface(classifier, image, label, settings, seed):
     return {"axis": _rounded(axis), **{name: _rounded(values) for name, values in losses.items()}}
 
 
-def libraries(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
+def libraries(profile, spec, classifier, images, labels, *, partial) -> dict:
     """What the field's libraries report of this model with the losses that they come with."""
     pieces = Pieces(partial, fingerprint(classifier, images, labels))
     pixels, own = images.to(profile.device).float() / 255, labels.to(profile.device)
     return {"accuracy": peers.reports(classifier, pixels, own, once=pieces.once, **spec.settings)}
 
 
-def step_time(profile, spec, classifier, images, labels, *, partial, progress) -> dict:
+def step_time(profile, spec, classifier, images, labels, *, partial) -> dict:
     """Time of a training step over that of `against`, alternating in one process: what a loss costs, whatever else the machine does."""
     names, size = (spec.model, spec.settings["against"]), spec.settings["batch_size"]
     train_images, train_labels, _ = trained.load_data(profile.dataset(spec.model), "train", size)

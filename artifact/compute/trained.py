@@ -110,7 +110,7 @@ def load_data(name: str, split: str, count: int | None = None) -> tuple[torch.Te
 
 def build(profile: Profile, model: str) -> models.Classifier:
     """The untrained network of a profile's model, weights drawn from the model's own seed."""
-    spec, network = profile.models[model], profile.training[profile.models[model].training]
+    spec, network = profile.models[model], profile.network(model)
     images, _, _ = load_data(network.dataset, "train", network.train_images)
     made = _centers(profile, model)
     torch.manual_seed(derive(profile.seed, spec.seed, "weights"))
@@ -122,7 +122,7 @@ def build(profile: Profile, model: str) -> models.Classifier:
 
 
 def _centers(profile, model) -> torch.Tensor | None:
-    spec, network = profile.models[model], profile.training[profile.models[model].training]
+    spec, network = profile.models[model], profile.network(model)
     classes, dim, drawn = num_classes(profile, model), network.feature_dim, derive(profile.seed, spec.seed, "centers")
     if spec.loss not in zoo.PRESET:
         return None
@@ -136,7 +136,7 @@ def _centers(profile, model) -> torch.Tensor | None:
 
 def recipe(profile: Profile, model: str) -> training.Recipe:
     """How a profile's model is trained."""
-    spec, network = profile.models[model], profile.training[profile.models[model].training]
+    spec, network = profile.models[model], profile.network(model)
     adversarial = None
     if spec.adversarial:
         goal = "targeted" if spec.adversarial == "targeted" else "untargeted"
@@ -174,7 +174,7 @@ def train(profile: Profile, model: str, *, progress: bool = True) -> TrainedMode
     with only_one(receipt_path), processes.stop_flag() as stop:
         if receipt_path.exists():
             return _load(profile, model)
-        network, seed = profile.training[profile.models[model].training], derive(profile.seed, profile.models[model].seed, "training")
+        network, seed = profile.network(model), derive(profile.seed, profile.models[model].seed, "training")
         images, labels, train_hash = load_data(network.dataset, "train", network.train_images)
         test_images, test_labels, test_hash = load_data(network.dataset, "test", network.test_images)
         began = time.perf_counter()
@@ -237,7 +237,7 @@ def _make_again(profile, model, receipt, file, name):
         made.unlink()
 
 
-def ensure_model(profile: Profile, model: str, *, progress: bool = False) -> TrainedModel:
+def ensure_model(profile: Profile, model: str) -> TrainedModel:
     """The trained model: loaded, or trained on the spot where the profile says that this takes seconds.
 
     Raises FileNotFoundError that names the command which makes it.
@@ -245,7 +245,7 @@ def ensure_model(profile: Profile, model: str, *, progress: bool = False) -> Tra
     if model in profile.models and not model_receipt_path(profile, model).exists() and not profile.train_on_the_spot:
         raise FileNotFoundError(f"model {model!r} of profile {profile.name!r} is not trained yet; "
                                 f"make it with: python -m artifact run --profile {profile.argument} --only 'train {model}'")
-    return train(profile, model, progress=progress)
+    return train(profile, model, progress=False)
 
 
 def write_notebook_receipt(output: str, results: dict, *, profile: Profile | None = None, began: float | None = None) -> None:

@@ -127,7 +127,7 @@ def table_2_spsa(profile: Profile, methods: list[str] | None = None) -> Item:
     values = pd.DataFrame(long)
     says = _compare(profile, values, "un_8", titles["un_8"])
     return Item("Table 2-II", "table_2_spsa", f"Accuracy (%) under SPSA, {plan.evaluations} evaluations a step", says,
-                pivot(values), None, values.round(4),
+                pivot(values), values.round(4),
                 notes=f"{plan.images} images, {plan.steps} Adam steps, learning rate {plan.learning_rate}, δ = {plan.delta}. MMC rows "
                       "under L_Ada^{un,1} and L_Ada^{tar,1}, the others under cross-entropy (SPSA's own source takes the margin): another "
                       f"objective may leave less. {NO_PAPER}")
@@ -153,6 +153,6 @@ def table_3(profile: Profile, methods: list[str] | None = None) -> Item:
         says = (f"from {first['evaluations']} to {last['evaluations']} evaluations a step {name} "
                 f"{'falls' if last['accuracy'] < first['accuracy'] else 'rises'} from {with_interval(first)} to {with_interval(last)}")
     return Item("Table 3", "table_3", f"Accuracy (%) of {name} under SPSA by batch size, ε = {epsilon_text(plan.epsilons[0])}", says,
-                pivot(values), None, values.round(4),
+                pivot(values), values.round(4),
                 notes=f"Untargeted. {plan.images} images, {plan.steps} Adam steps, learning rate {plan.learning_rate}, δ = {plan.delta}. "
                       f"{NO_PAPER}")

@@ -89,7 +89,7 @@ def whole_curve(profile: Profile, methods: list[str] | None = None) -> Item:
         f"{by.loc[(model, 'l2', second), 'accuracy']:.1f} % at {second:g} in l_2"
         for model in models if model in ladder.side_by_side(profile))
     title = f"Accuracy against every ε at once, {plan.distances} images; in l_inf the worst case over all attacks, in l_2 DDN"
-    return Item("Whole curve", "whole_curve", title, says, table, None, values.round(6),
+    return Item("Whole curve", "whole_curve", title, says, table, values.round(6),
                 draw_whole_curve(values[values["norm"] == "linf"], looks(profile, models), first, in_255ths(profile),
                                  figure_title(profile, title.partition(";")[0])),
                 f"Beyond the paper. For each image the smallest distance found by FMN ({plan.distance_steps} steps, no ε to choose) or by "
@@ -125,6 +125,13 @@ def draw_whole_curve(data: pd.DataFrame, looks: dict, epsilon: float, in_255ths:
     return figure
 
 
+def images_and_features(profile: Profile, model: str) -> pd.DataFrame:
+    """Of each image the exact margin of its feature, also in units of the features' spread, and its least distances in l_inf and l_2."""
+    feature = evaluation(profile, ladder.distances(profile, model)["feature"])
+    return pd.DataFrame({"margin": feature["margin"], "relative": np.array(feature["margin"]) / feature["spread"],
+                         "linf": least(profile, model), "l2": least(profile, model, "l2")})
+
+
 def why(profile: Profile, methods: list[str] | None = None) -> Item:
     """Per image, the exact margin of its feature against the least distance of an adversarial: the loss enlarges the first alone."""
     models = [model for model in asked(profile, methods, "distances") if "feature" in ladder.distances(profile, model)]
@@ -132,17 +139,15 @@ def why(profile: Profile, methods: list[str] | None = None) -> Item:
         raise NotPlanned("the boundaries of these models are no hyperplanes")
     long, rows, medians = [], {}, {}
     for model in models:
-        feature = evaluation(profile, ladder.distances(profile, model)["feature"])
-        frame = pd.DataFrame({"model": model, "margin": feature["margin"], "relative": np.array(feature["margin"]) / feature["spread"],
-                              "linf": least(profile, model), "l2": least(profile, model, "l2")})
-        long.append(frame)
-        right = frame[frame["margin"] > 0].drop(columns="model")
+        frame = images_and_features(profile, model)
+        long.append(frame.assign(model=model))
+        right = frame[frame["margin"] > 0]
         medians[model] = right.median() if len(right) else right.reindex([0]).loc[0]
         rows[label(profile, model)] = _why_cells(profile, medians[model])
     values = pd.concat(long, ignore_index=True).assign(image=lambda frame: frame.groupby("model").cumcount())
     drawn = [model for model in models if model in ladder.side_by_side(profile)] or models
     title = f"What the loss enlarges and what it does not, {profile.verdict.distances} images"
-    return Item("Why", "why", title, _why_says(profile, drawn, medians), pd.DataFrame(rows).T, None,
+    return Item("Why", "why", title, _why_says(profile, drawn, medians), pd.DataFrame(rows).T,
                 values.replace(np.inf, None),
                 draw_why(values, looks(profile, drawn), in_255ths(profile), num_classes(profile, drawn[0]),
                                    figure_title(profile, title)),

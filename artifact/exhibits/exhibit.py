@@ -23,8 +23,8 @@ class Item:
     title: str
     says: str  # one sentence, computed from the numbers
     table: pd.DataFrame | None = None  # as it is read: rows are methods
-    paper: pd.DataFrame | None = None  # the paper's, in the same shape
-    values: pd.DataFrame | None = None  # every number in long form; with columns method and title, and low and high, those of the table
+    # every number in long form; with columns method and title, and low and high, those of the table, with `paper` the paper's beside them
+    values: pd.DataFrame | None = None
     figure: Figure | Path | None = None  # as it is drawn; where its PNG lies, once it is written
     notes: str = ""
     notebook: str = ""  # where it is shown and explained
@@ -33,6 +33,11 @@ class Item:
     @property
     def sentence(self) -> str:
         return self.says[:1].upper() + self.says[1:].rstrip(".") + "."
+
+    @property
+    def beside_the_paper(self) -> bool:
+        """Are there numbers of the paper beside those of the table?"""
+        return self.values is not None and "paper" in self.values and bool(self.values["paper"].notna().any())
 
     @property
     def numbers(self) -> dict[tuple[str, str], dict]:

@@ -26,6 +26,6 @@ def table_2_transformations(profile: Profile, methods: list[str] | None = None) 
     at = values[values["column"] == "rotation"].set_index("model")["accuracy"]
     named = profile.principal([model for model in at.index if profile.models[model].adversarial != "targeted"] or list(at.index))
     says = "rotation: " + "; ".join(f"{label(profile, model)} keeps {at[model]:.1f} %" for model in named)
-    return Item("Table 2-III", "table_2_transformations", "Accuracy (%) under general transformations", says, pivot(values), None,
+    return Item("Table 2-III", "table_2_transformations", "Accuracy (%) under general transformations", says, pivot(values),
                 values.round(4), notes=f"{plan.images} images, mean over {plan.draws} draws (CSV: lowest and highest draw); noisy pixels "
                 f"are clipped to [0, 1]. {NO_PAPER}")

@@ -74,7 +74,7 @@ def ladder_item(profile: Profile, methods: list[str] | None = None) -> Item:
     every = rungs(profile)["multi_targeted"].removeprefix("margin, ")
     title = f"Accuracy (%) under ever stronger attacks, ε = {epsilon}"
     return Item(
-        "Ladder", "ladder", title, _ladder_says(profile, values), pivot(values, ["Clean", *ladder.titles(profile), "worst case"]), None,
+        "Ladder", "ladder", title, _ladder_says(profile, values), pivot(values, ["Clean", *ladder.titles(profile), "worst case"]),
         values.round(4),
         draw_ladder(values[values["rung"] != "worst"], looks(profile, methods), rungs(profile), _papers(profile, methods),
                     figure_title(profile, title)),

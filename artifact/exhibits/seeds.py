@@ -36,7 +36,7 @@ def seeds(profile: Profile, methods: list[str] | None = None) -> Item:
     titles = [title for title in (CLEAN, *rungs(profile).values(), WORST) if title in set(values["title"])]
     table = pd.DataFrame(cells).T.reindex(columns=["seeds", "attacked", *titles]).fillna("–")
     return Item("Seeds", "seeds", f"Accuracy (%) over seeds: mean (lowest to highest), ε = {epsilon_text(profile.white_box.epsilons[0])}",
-                _says(profile, methods), table, None, values.round(4),
+                _says(profile, methods), table, values.round(4),
                 notes=f"Each seed has its own initial weights, order of images and shifts; centers are the same, except random ones. "
                       f"Clean: the whole test set; attacks: the same {plan.images} images, for the seeds that were attacked. Brackets in "
                       f"the sentence: paired 95 % intervals.{trained_in(profile, names)}")

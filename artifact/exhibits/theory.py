@@ -1,4 +1,4 @@
-"""Drawing Figs. 1, 2, 5 and 6 from the numbers of theory and theory_features, and nothing else."""
+"""Drawing Figs. 1, 2, 5 and 6 from the numbers of artifact.theory, and nothing else."""
 
 import numpy as np
 from matplotlib.colors import Normalize

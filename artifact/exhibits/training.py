@@ -42,7 +42,7 @@ def _receipt(profile: Profile, model: str) -> dict:
 def probe(profile: Profile, methods: list[str] | None = None) -> Item:
     """The guard against catastrophic overfitting: accuracy under a short PGD after each epoch of an adversarial training."""
     watched = [model for model in methods or profile.models
-               if profile.models[model].adversarial and profile.training[profile.models[model].training].guard is not None]
+               if profile.models[model].adversarial and profile.network(model).guard is not None]
     if not watched:
         raise NotPlanned("no training of these models has a guard")
     long = [{"model": model, "after": number, "epoch": epoch["epoch"], "accuracy": 100 * epoch["probe"], "collapsed": epoch["collapsed"]}
@@ -50,7 +50,7 @@ def probe(profile: Profile, methods: list[str] | None = None) -> Item:
     values = pd.DataFrame(long)
     falls = -values.groupby("model")["accuracy"].diff()
     worst, thrown = falls.max(), values["collapsed"].sum()
-    networks = [profile.training[profile.models[model].training] for model in watched]
+    networks = [profile.network(model) for model in watched]
     limits = sorted({100 * network.guard for network in networks})
     says = (f"{'no epoch was' if not thrown else f'{thrown} epochs were'} thrown away; from one epoch to the next the probe fell by at "
             f"most {max(0.0, worst):.1f} points, and the guard acts where it falls by {' or '.join(f'{limit:g}' for limit in limits)}")

@@ -24,7 +24,7 @@ def self_checks(profile: Profile, methods: list[str] | None = None) -> Item:
     flags = values[~values["ok"]]
     says = (f"{len(values) - len(flags)} of {len(values)} checks pass"
             + "".join(f"; {label(profile, row.model)}: {row.check}: {row.measured}" for row in flags.itertuples()))
-    return Item("Self-checks", "self_checks", "Can the attacks be trusted?", says, pd.DataFrame(rows).T.fillna("–"), None, values,
+    return Item("Self-checks", "self_checks", "Can the attacks be trusted?", says, pd.DataFrame(rows).T.fillna("–"), values,
                 notes=f"Accuracies in %, on {ladder.check_images(profile)} images (transfer and AutoAttack: {profile.verdict.images}). "
                       "White box: the worst case over the ladder and a longer run towards every wrong class, with twice the steps. A FLAG "
                       "under zero gradients says that cross-entropy is blind on this model, which is why no number here rests on it alone; "
@@ -117,7 +117,7 @@ def indicators(profile: Profile, methods: list[str] | None = None) -> Item:
              "return it. Unfinished: the best loss still rose by more than 5 % in the last 10 steps. Fails without bounds: no success "
              "even with ε = 1. Every attack is crafted on the model that it judges, so none can fail by transfer; AutoAttack runs in its "
              "own package and is not measured.")
-    return Item("Indicators", "indicators", "Which attack may be trusted", says, pd.DataFrame(rows).T, None, values.round(4), notes=notes)
+    return Item("Indicators", "indicators", "Which attack may be trusted", says, pd.DataFrame(rows).T, values.round(4), notes=notes)
 
 
 def _cell(part: pd.DataFrame, limit: float) -> str:
@@ -158,7 +158,7 @@ def equal_passes(profile: Profile, methods: list[str] | None = None) -> Item:
              "use them up, at ε and at ε halved repeatedly. The table has AttackBench's optimality, up to ε and on these ε alone: the best "
              "of all attacks of the verdict, image by image, removes a part of the area under accuracy against ε; optimality is the share "
              "of this part that the attack removes. 1: as good as the best known; 0: it finds nothing. The figure shows ε alone.")
-    return Item("Equal passes", "equal_passes", title, _passes_say(profile, values), table, None, values.round(4),
+    return Item("Equal passes", "equal_passes", title, _passes_say(profile, values), table, values.round(4),
                 draw_equal_passes(pd.DataFrame(long), names, rungs(profile), plan.passes, figure_title(profile, title)), notes)
 
 

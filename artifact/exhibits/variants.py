@@ -61,7 +61,7 @@ def table_4(profile: Profile, methods: list[str] | None = None) -> Item:
     data, values = NAMES[profile.dataset(models[0])], pd.DataFrame(long)
     return Item(
         "Table 4", "table_4", f"{data[0].upper() + data[1:]}: accuracy (%), and mean minimal distortion under C&W",
-        _table_4_says(profile, models), pivot(values), None, values.round(4),
+        _table_4_says(profile, models), pivot(values), values.round(4),
         notes=_table_4_notes(profile),
     )
 
@@ -102,7 +102,7 @@ def table_5(profile: Profile, methods: list[str] | None = None) -> Item:
                   "title": _title(profile, column), **number(evaluation(profile, spec))}
                  for column, spec in variants.table_5(profile, model).items()]
     values = pd.DataFrame(long)
-    return Item("Table 5", "table_5", "White-box accuracy (%) by depth", _table_5_says(profile, networks, methods), pivot(values), None,
+    return Item("Table 5", "table_5", "White-box accuracy (%) by depth", _table_5_says(profile, networks, methods), pivot(values),
                 values.round(4),
                 notes=f"MMC under its adaptive objectives, SCE under cross-entropy; last column: the margin for both. {NO_PAPER}")
 
@@ -160,7 +160,7 @@ def _variant_item(name, stem, title, group, notes=""):
             figure = draw_radius(values.assign(radius=values["model"].map(radii)), figure_title(profile, mathtext(title)))
         plan = profile.white_box
         data = NAMES[profile.dataset(models[0])]
-        return Item(name, stem, title, _variant_says(profile, models, left), pivot(values), None, values, figure,
+        return Item(name, stem, title, _variant_says(profile, models, left), pivot(values), values, figure,
                     f"Beyond the paper. {data[0].upper() + data[1:]}, {plan.images} test images, PGD-{plan.steps[1]}, untargeted, "
                     f"ε = {epsilon_text(plan.epsilons[0])}. Worst case: per image over the two objectives. {notes}".strip()
                     + trained_in(profile, {model: label(profile, model) for model in models}))
@@ -252,7 +252,6 @@ def uncertainty(profile: Profile, methods: list[str] | None = None) -> Item:
         "The loss value as a measure of uncertainty (AUROC)",
         says,
         pd.DataFrame(rows).T.fillna("–"),
-        None,
         values.round(4),
         notes=f'Beyond the paper, which calls the loss value "a reliable metric of the uncertainty on returned predictions". 0.5 is '
         "chance; below it attacked images look more certain than clean ones. Of the attacks on MMC L_Ada^{tar,1}, towards the center of "

@@ -20,9 +20,7 @@ from artifact.exhibits.exhibit import (
     figure_title,
     looks,
     number,
-    paper_table,
     papers_cell,
-    papers_title,
     pivot,
     trained_in,
     verdict,
@@ -57,14 +55,12 @@ def table_1(profile: Profile, methods: list[str] | None = None) -> Item:
             long.append({"method": label(profile, model), "column": column, "title": column_title(profile, column), **cell, "paper": paper,
                          "verdict": verdict(profile, cell["accuracy"], paper)})
     values = pd.DataFrame(long)
-    papers = paper_table("table1.csv").rename(columns=papers_title) if values["paper"].notna().any() else None
     return Item(
         "Table 1",
         "table_1",
         "White-box PGD: accuracy (%) against the true label",
         _table_1_says(profile, methods, values),
         pivot(values),
-        papers,
         values.round(4),
         notes="A targeted attack can leave a lower accuracy than an untargeted one: L_Ada^{un,1} pushes a feature away from its own "
         "center, not across a boundary. This is a finding, not an error. MMC rows under the adaptive objectives L_Ada^{un,1} "
@@ -81,7 +77,7 @@ def _how_trained(profile, methods) -> str:
     """The adversarial trainings of the rows, each once."""
     ways = {}
     for model in (model for model in methods if profile.models[model].adversarial):
-        (steps, step_size, noisy), network = profile.crafting(model), profile.training[profile.models[model].training]
+        (steps, step_size, noisy), network = profile.crafting(model), profile.network(model)
         start = f" from a start with noise of up to {epsilon_text(network.noise * network.epsilon)}, not projected (N-FGSM)" * noisy
         way = f"{steps} step{'s' * (steps > 1)} of {epsilon_text(step_size)}{start} at ε = {epsilon_text(network.epsilon)}"
         ways.setdefault(way, set()).add(GOALS[profile.models[model].adversarial])
@@ -127,7 +123,7 @@ def objectives(profile: Profile, methods: list[str] | None = None) -> Item:
                 f"exactly zero on {masked[label(profile, mmc)]} % of the images attacked; the paper's adaptive objective leaves "
                 f"{with_interval(at.loc['untargeted_1'])}, the margin {with_interval(at.loc['untargeted_2'])}")
     return Item("Objectives", "objectives", title, says,
-                pivot(values).assign(**{"zero gradients of cross-entropy (%)": masked}), None, values,
+                pivot(values).assign(**{"zero gradients of cross-entropy (%)": masked}), values,
                 draw_objectives(values, looks(profile, methods), figure_title(profile, title)),
                 "Beyond the paper. Worst case: per image over the three. Zero gradients: of the images attacked, which are right before.")
 
@@ -168,7 +164,7 @@ def convergence(profile: Profile, methods: list[str] | None = None) -> Item:
         f"{label(profile, m)}: {by_steps[m, settled] - by_steps[m, last]:.1f} points from PGD-{settled} to PGD-{last}" for m in methods
     )
     return Item("Convergence", "convergence", f"Accuracy (%) under PGD un, ε = {epsilon_text(profile.white_box.epsilons[0])}, by steps",
-                says, pivot(values), None, values.round(4),
+                says, pivot(values), values.round(4),
                 notes='The check of Sec. 4.3, "the accuracy converges compared to PGD-50", of the untargeted attack.')
 
 
@@ -259,7 +255,7 @@ def table_2_distortion(profile: Profile, methods: list[str] | None = None) -> It
     if mmc and sce:
         says = f"{_distortions_say(profile, mmc, sce)}; {says}"
     look = min(25, max(1, plan.steps // 10))  # as mmclib.attacks.carlini_wagner
-    return Item("Table 2-I", "table_2_distortion", "Mean minimal l_2 distortion under C&W", says, pivot(values), None, values.round(6),
+    return Item("Table 2-I", "table_2_distortion", "Mean minimal l_2 distortion under C&W", says, pivot(values), values.round(6),
                 notes=f"{plan.images} images, {plan.binary_search_steps} binary-search steps of {plan.steps} iterations, "
                 f"c0 = {plan.initial_const}, learning rate {plan.learning_rate}; a step ends early where {look} iterations "
                 "gain less than 1 % (in the last step 0.1 %). The objective is the margin: untargeted App. B.4's own, "

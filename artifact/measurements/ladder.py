@@ -9,7 +9,7 @@ from artifact.methods import rungs as rung_titles
 BY_SCALE = {"gap": {"divide_logits": "gap"}, "pma": {"objective": "probability_margin"},
             "pma_gap": {"objective": "probability_margin", "divide_logits": "gap"}}
 HALVES = 4  # of the first epsilon, from it downwards, in the comparison at equal passes
-PRESET = ("mmc", "mmc-rand", "mmlda")  # losses whose logits are distances to centers of a known norm C
+KNOWN_NORM = ("mmc", "mmc-rand", "mmlda")  # losses whose logits are distances to centers of a known norm C
 
 
 def titles(profile: Profile) -> list[str]:
@@ -20,12 +20,15 @@ def titles(profile: Profile) -> list[str]:
 
 
 def rungs(profile: Profile, model: str) -> dict[str, Measurement]:
-    """The ladder of one model, weakest first; the three that Table 1's notebook makes too are on more images, the first ones shared."""
+    """The ladder of one model, in the order of what each rung adds.
+
+    The three that Table 1's notebook makes too are on more images, the first ones shared.
+    """
     plan, spec = profile.verdict, profile.models[model]
     epsilon, known = profile.white_box.epsilons[0], white_box.objectives(profile, model)
     margin = known["untargeted_2"].settings
     ladder = {"cross_entropy": known["cross_entropy"]}
-    if spec.loss in PRESET:
+    if spec.loss in KNOWN_NORM:
         ladder["divided"] = _of(profile, model, "pgd", known["cross_entropy"].settings | {"divide_logits": 2 * spec.scale * spec.radius**2})
     every = {"epsilon": epsilon, "steps": plan.steps, "classes": plan.classes}
     ladder |= {name: _of(profile, model, "pgd", known["cross_entropy"].settings | changes)
@@ -154,7 +157,7 @@ def step_time(profile: Profile, model: str, against: str) -> Measurement:
     """What a loss costs per training step, over another's on the same network."""
     return Measurement(model, "step_time", 1, settings={
         "against": against, "against_identity": model_identity(profile, against), "rounds": 15,
-        "batch_size": profile.training[profile.models[model].training].batch_size})
+        "batch_size": profile.network(model).batch_size})
 
 
 def models(profile: Profile) -> list[str]:

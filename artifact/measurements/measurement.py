@@ -16,7 +16,7 @@ class Measurement:
     """One attack on one model: its identity is the model's and every setting's, its receipt one small JSON file."""
 
     model: str
-    attack: str  # "clean", or a function of mmclib.attacks
+    attack: str  # "clean", a function of mmclib.attacks, "transfer_" and one, or a probe of artifact.compute
     images: int
     targeted: bool = False
     settings: dict = field(default_factory=dict)

@@ -13,7 +13,7 @@ from mmclib import centers, data, losses, models, seeds
 
 
 @dataclass(frozen=True)
-class Run:
+class Trained:
     """A trained classifier with the training features (N, d) that it had after some epochs, float64 arrays by epoch."""
 
     classifier: nn.Module
@@ -58,7 +58,7 @@ def train(head, *, epochs, keep=(), classes=None, seed=0, learning_rate=0.02, ba
                 kept[epoch] = model.features(images).double().numpy()
     with torch.no_grad():
         right = model(test_images).argmax(1) == test_labels
-    return Run(model, labels.numpy(), kept, right.double().mean().item())
+    return Trained(model, labels.numpy(), kept, right.double().mean().item())
 
 
 def softmax_run(feature_dim, **settings):
@@ -141,7 +141,7 @@ def compare_with_formula(features, losses_, labels, contours, neighbours=10):
 def figure_1(runs, *, points=500, arrows=60, levels=(1.0,), seed=0):
     """Fig. 1: where training moves features in the plane, and how dense they are, under SCE and MMC.
 
-    `runs` maps "sce" and "mmc-10" to a `Run` with two features and at least one epoch kept before the last.
+    `runs` maps "sce" and "mmc-10" to a `Trained` with two features and at least one epoch kept before the last.
     """
     panels = {}
     for name, run in runs.items():

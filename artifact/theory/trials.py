@@ -1,4 +1,4 @@
-"""What Figs. 2, 5 and 6 show and Sec. 3 claims, computed: functions return numbers that JSON can hold; theory_figures draws."""
+"""What Figs. 2, 5 and 6 show and Sec. 3 claims, computed: functions return numbers that JSON can hold."""
 
 import numpy as np
 import torch

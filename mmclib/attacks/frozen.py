@@ -48,12 +48,17 @@ def frozen(model, objective, precision="float32"):
             module.training = training
 
 
+def rows_of_a_call(images) -> int:
+    """How many images one call takes at most: on a CPU a multiple of 16, elsewhere all of them."""
+    if images.device.type != "cpu":
+        return len(images)
+    return min(max(_PIXELS // images[0, 0].numel() // ROWS, 1), 16) * ROWS
+
+
 def chunks(images):
     """Yield (row numbers, how many of them count) over all rows of `images`; on a CPU in small calls of a multiple of 16 rows,
     padded."""
-    count, largest = len(images), len(images)
-    if images.device.type == "cpu":
-        largest = min(max(_PIXELS // images[0, 0].numel() // ROWS, 1), 16) * ROWS
+    count, largest = len(images), rows_of_a_call(images)
     for start in range(0, count, largest):
         valid = min(largest, count - start)
         size = -(-valid // ROWS) * ROWS if images.device.type == "cpu" else valid

@@ -4,8 +4,12 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 from tqdm import tqdm
+
+from mmclib.files import write_whole
 
 LOG_SECONDS = 30.0
 SHOW_SECONDS = 1.0  # of a bar and of a file
@@ -59,22 +63,11 @@ class Progress:
         if self.bar is not None:
             self.bar.close()
         if self.file:
-            _remove(self.file)
+            with suppress(OSError):
+                os.unlink(self.file)
 
     def _write(self, content):
         if not self.file:
             return
-        new = f"{self.file}.{os.getpid()}"
-        try:
-            with open(new, "w", encoding="utf-8") as file:
-                json.dump(content, file)
-            os.replace(new, self.file)
-        except OSError:
-            _remove(new)
-
-
-def _remove(path):
-    try:
-        os.unlink(path)
-    except OSError:
-        pass
+        with suppress(OSError):
+            write_whole(Path(self.file), json.dumps(content).encode(), durable=False)

@@ -112,7 +112,7 @@ def _fit(model, train, test, recipe, seed, folder, device, precision, compile, s
     for group in (group for optimizer in run.optimizers for group in optimizer.param_groups if "precision" in group):
         group["precision"] = precision
     run.stepper = TrainingStep(model, run.optimizers, recipe, precision, compiled and can_compile(device))
-    if state.two_steps and recipe.adversarial is not None:
+    if state.two_steps:
         run.stepper.attack = recipe.adversarial.two_steps()
     bar = Progress(recipe, len(labels), done=state.epoch * len(labels) + state.step * recipe.batch_size, show=progress)
     clock, stop = _Clock(), stop or (lambda: False)

@@ -224,7 +224,7 @@ def test_features_on_their_centers_have_the_margin_that_the_note_names(made):
     model = models.Classifier(Placed(), losses.MaxMahalanobisCenter(PRESET)).eval()
     labels = torch.arange(10).repeat(3)
     images = (labels * 255 / 9).round().to(torch.uint8)[:, None, None, None].expand(-1, 1, 8, 8)
-    found = deeper.feature_margin(made, None, model, images, labels, partial=None, progress=None)
+    found = deeper.feature_margin(made, None, model, images, labels, partial=None)
     assert found["accuracy"] == 1 and np.array(found["margin"]) / found["spread"] == pytest.approx((10 / 18) ** 0.5, rel=1e-3)
 
 
@@ -233,7 +233,7 @@ def test_at_equal_passes_steps_shrink_with_the_ball(made, monkeypatch):
     monkeypatch.setattr(deeper.evaluation, "robust_accuracy",
                         lambda *given, **how: seen.append(how["step_size"] / how["epsilon"]) or real(*given, **how))
     images, labels, _ = trained.load_data("digits", "test", 8)
-    deeper.matched(made, spec, trained.ensure_model(made, "sce").classifier, images, labels, partial=None, progress=False)
+    deeper.matched(made, spec, trained.ensure_model(made, "sce").classifier, images, labels, partial=None)
     assert len(seen) > 1 and max(seen) == pytest.approx(min(seen))
 
 

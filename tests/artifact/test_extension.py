@@ -226,7 +226,7 @@ def test_an_exhibit_that_fails_is_named(load, tmp_path, monkeypatch):
 
 def test_the_page_says_where_the_papers_numbers_stand_only_where_they_do(load, tmp_path):
     profile = load()
-    plain = exhibit.Item("Table 9", "table_9", "Numbers", "a sentence", pd.DataFrame({"a": ["1"]}, index=["row"]), None,
+    plain = exhibit.Item("Table 9", "table_9", "Numbers", "a sentence", pd.DataFrame({"a": ["1"]}, index=["row"]),
                          pd.DataFrame({"a": [1]}))
     text = page.write(profile, tmp_path, [plain]).read_text()
     assert "so none is called\nreproduced or not.</p>" in text and "grey italics" not in text

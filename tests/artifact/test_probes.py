@@ -24,11 +24,10 @@ def test_a_path_starts_at_an_image_that_is_classified_rightly():
     profile = experiment.load_profile("demo")
     spec = white_box.plane(profile)
     spec = replace(spec, settings=spec.settings | {"inputs": 12, "steps": 2})
-    found = probes.plane(profile, spec, classifier, images, labels, partial=None, progress=None)
+    found = probes.plane(profile, spec, classifier, images, labels, partial=None)
     assert len(found["inputs"]) == 12 and all(index % 3 == 2 for index in found["inputs"])
     for path in found["paths"].values():
         starts = torch.tensor(path)[:, 0]
         assert torch.equal(torch.cdist(starts, torch.tensor(found["centers"])).argmin(1), labels[found["inputs"]])
     with pytest.raises(ValueError, match="mmc-10-2d classifies none of 500 images rightly: there is nothing to attack"):
-        probes.plane(profile, spec, classifier, images[:500], (classifier(images[:500].float() / 255).argmax(1) + 1) % 10, partial=None,
-                     progress=None)
+        probes.plane(profile, spec, classifier, images[:500], (classifier(images[:500].float() / 255).argmax(1) + 1) % 10, partial=None)

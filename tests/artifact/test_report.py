@@ -96,7 +96,7 @@ def test_long_form_names_every_number_by_where_it_stands():
 
 def test_a_table_is_written_in_every_format(tmp_path):
     table = pd.DataFrame({"PGD-10 un, ε = 8/255": ["36.0"]}, index=["MMC-10 (100 %_x)"])
-    item = report.Item("Table 9", "table_9", "A title", "It says", table, None, pd.DataFrame({"accuracy": [36.0]}))
+    item = report.Item("Table 9", "table_9", "A title", "It says", table, pd.DataFrame({"accuracy": [36.0]}))
     assert report.write_item(tmp_path, item) == ["table_9.csv", "table_9.md", "table_9.tex"]
     assert "| MMC-10 (100 %_x) |" in (tmp_path / "table_9.md").read_text()
     latex = (tmp_path / "table_9.tex").read_text()
@@ -131,13 +131,13 @@ def test_a_page_opens_with_the_verdicts_and_marks_the_best(tmp_path):
 def test_a_table_too_wide_for_the_page_is_turned_and_its_text_checks_are_short():
     checks = [f"check {number}" for number in range(9)]
     table = pd.DataFrame({check: {"SCE": "ok (5.0 → 0.0)", "MMC-10": "FLAG (53.8 %)"} for check in checks})
-    found = page.grid(report.Item("Self-checks", "self_checks", "A title", "It says", table, None, pd.DataFrame({"ok": [True]})))
+    found = page.grid(report.Item("Self-checks", "self_checks", "A title", "It says", table, pd.DataFrame({"ok": [True]})))
     assert found.turned and found.columns == ["SCE", "MMC-10"] and [name for name, _ in found.rows] == checks
     ok, flag = found.rows[0][1]
     assert (ok.text, ok.interval, ok.best) == ("ok", "5.0 → 0.0", False)
     assert (flag.text, flag.interval, flag.best) == ("FLAG", "53.8 %", True)
     assert "interval" not in found.legend
-    assert not page.grid(report.Item("Table", "table", "A title", "It says", table[checks[:4]], None, pd.DataFrame({"ok": [True]}))).turned
+    assert not page.grid(report.Item("Table", "table", "A title", "It says", table[checks[:4]], pd.DataFrame({"ok": [True]}))).turned
 
 
 @pytest.mark.parametrize(("plain", "html"), [
@@ -154,7 +154,7 @@ def test_the_page_writes_no_name_power_or_minus_sign_raw(plain, html):
 def test_a_number_that_is_text_has_its_interval_below_it_and_stands_right():
     table = pd.DataFrame({"right from wrong": {"SCE": "0.830 [0.761, 0.883] (81 wrong)", "MMC-10": "–"},
                           "found": {"SCE": "it holds", "MMC-10": ""}})
-    found = page.grid(report.Item("Uncertainty", "uncertainty", "A title", "It says", table, None, pd.DataFrame({"ok": [True]})))
+    found = page.grid(report.Item("Uncertainty", "uncertainty", "A title", "It says", table, pd.DataFrame({"ok": [True]})))
     number, words = found.rows[0][1]
     assert (number.text, number.interval, words.text, words.interval) == ("0.830", "0.761–0.883, 81 wrong", "it holds", "")
     assert found.words == [False, True] and found.legend == "Small: 95 % intervals."

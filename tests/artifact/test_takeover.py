@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from artifact import __main__ as command_line
-from artifact import cluster, experiment, jobs, page, plain, preflight, profiles, receipts, rehearsal, report, scaling
+from artifact import cluster, experiment, jobs, plain, preflight, profiles, receipts, rehearsal, report, scaling
 from artifact.compute import probes, trained
 from artifact.exhibits import exhibit, white_box
 from artifact.exhibits.exhibit import Item
@@ -178,7 +178,7 @@ def test_jobs_of_one_slurm_allocation_share_its_gpus_out(tmp_path):
 
 def test_a_drawn_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
     values = pd.DataFrame({"model": ["sce"], "accuracy": [1.0]})
-    item = Item("Table 9", "table_9", "Numbers", "says", values, None, values)
+    item = Item("Table 9", "table_9", "Numbers", "says", values, values)
     assert report.write_item(tmp_path, item) == ["table_9.csv", "table_9.md", "table_9.tex"]
     before = (tmp_path / "table_9.md").read_bytes()
 
@@ -188,7 +188,6 @@ def test_a_drawn_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         report.write_item(tmp_path, dataclasses.replace(item, title="Other numbers"))
     assert (tmp_path / "table_9.md").read_bytes() == before and len(list(tmp_path.iterdir())) == 3
-    assert page.receipts.write_whole is receipts.write_whole
 
 
 SPSA = {"models": ["sce"], "images": 8, "epsilons": [0.1, 0.2], "table_3_model": "sce"}
@@ -261,7 +260,7 @@ def test_a_digits_table_shows_no_number_of_the_papers(monkeypatch):
     monkeypatch.setattr(white_box, "difference", lambda *_: (0.0, 0.0, 0.0))
     monkeypatch.setattr(white_box, "correct", lambda *_: np.ones(4, bool))
     item = white_box.table_1(demo)
-    assert item.paper is None and item.values["paper"].isna().all()
+    assert not item.beside_the_paper and item.values["paper"].isna().all()
     assert white_box.table_1(experiment.load_profile("quick")).values["paper"].notna().any()
 
 

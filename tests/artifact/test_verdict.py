@@ -472,7 +472,7 @@ def test_a_steps_cost_is_the_losss_over_the_others(made, monkeypatch):
     monkeypatch.setattr(probes, "TrainingStep", Step)
     monkeypatch.setattr(probes.time, "perf_counter", lambda: clock[0])
     spec = ladder.step_time(made, "mmc-10", "sce")
-    found = probes.step_time(made, spec, None, None, None, partial=None, progress=None)
+    found = probes.step_time(made, spec, None, None, None, partial=None)
     assert found["ratio"] == pytest.approx(1.5) and found["ratios"] == pytest.approx([1.5] * spec.settings["rounds"])
 
 
@@ -537,7 +537,7 @@ def test_a_random_model_is_seen(digits):
             return images.flatten(1)[:, :10] + torch.rand(len(images), 10)
 
     images = (digits[0] * 255).to(torch.uint8)
-    found = probes.repeated(types.SimpleNamespace(device="cpu"), None, Noisy(), images, digits[1], partial=None, progress=None)
+    found = probes.repeated(types.SimpleNamespace(device="cpu"), None, Noisy(), images, digits[1], partial=None)
     assert found["largest_difference"] > 0 and found["accuracy"] == 0
 
 

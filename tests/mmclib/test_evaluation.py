@@ -78,9 +78,9 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(mmc, digits, tmp_pat
     monkeypatch.setattr(verified, "_verified", interrupted)
     with pytest.raises(KeyboardInterrupt):
         evaluation.robust_accuracy(mmc, images, labels, attacks.pgd, batch_size=20, partial=partial, **PGD)
-    assert partial.exists() and calls == [16, 20, 20]  # a small one first, which tells the pace
+    assert partial.exists() and calls == [20, 20, 20]
     resumed = evaluation.robust_accuracy(mmc, images, labels, attacks.pgd, batch_size=20, partial=partial, **PGD)
-    assert calls == [16, 20, 20, 16, 8] and same(whole, resumed) and not partial.exists()
+    assert calls == [20, 20, 20, 20] and same(whole, resumed) and not partial.exists()
 
 
 def test_a_partial_file_of_another_evaluation_or_a_damaged_one_is_not_used(mmc, digits, tmp_path):
@@ -143,7 +143,7 @@ def test_another_functions_partial_is_never_gone_on_with(kind, mmc, digits, tmp_
     again, sizes = interrupt_after(9, monkeypatch)
     resumed = evaluation.robust_accuracy(mmc, *digits, attacks.pgd, partial=partial, batch_size=20, objective=first(), **hyper)
     again()
-    assert sum(sizes) == 60 - 36  # the same function, made anew: gone on with
+    assert sum(sizes) == 60 - 40  # the same function, made anew: gone on with
     left_over(first())
     sizes = interrupt_after(9, monkeypatch)[1]
     other = evaluation.robust_accuracy(mmc, *digits, attacks.pgd, partial=partial, batch_size=20, objective=second(), **hyper)
@@ -222,11 +222,15 @@ def test_batches_shrink_and_grow_to_what_half_a_minute_allows(monkeypatch):
     def work(part):
         sizes.append(part.stop - part.start)
         clock[0] += sizes[-1] * (0.5 if part.start < 300 else 5.0)  # seconds an image
-    for _ in verified.each_batch(500, 256, lambda part: work(part) or True, paced=True, device=torch.device("cpu")):
+    for _ in verified.each_batch(500, 256, lambda part: work(part) or True, least=16, slow=True):
         pass
     assert sizes[0] == 16 and max(sizes) == 48 and sizes[-2] == 16 and sum(sizes) == 500
     sizes.clear()
-    list(verified.each_batch(500, 256, lambda part: work(part) or True, device=torch.device("cpu")))
+    for _ in verified.each_batch(500, 256, lambda part: work(part) or True, least=32, slow=True):  # never less than fills a call
+        pass
+    assert sizes[:2] == [32, 32] and min(sizes[:-1]) == 32 and sum(sizes) == 500
+    sizes.clear()
+    list(verified.each_batch(500, 256, lambda part: work(part) or True, slow=True))
     assert sizes == [256, 244]
 
 
@@ -240,7 +244,7 @@ def test_transfer_goes_on_where_it_stopped(mmc, sce, digits, tmp_path, monkeypat
     assert partial.exists()
     sizes = interrupt_after(9, monkeypatch)[1]
     resumed = evaluation.transfer_row(mmc, models, *digits, attacks.mim, partial=partial, batch_size=20, **PGD)
-    assert sum(sizes) == 24 and not partial.exists() and all(same(whole[name], resumed[name]) for name in models)
+    assert sum(sizes) == 20 and not partial.exists() and all(same(whole[name], resumed[name]) for name in models)
     assert whole["mmc"].accuracy < whole["sce"].accuracy
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmclib import attacks, centers, checkpoints, data, evaluation, fingerprints, installing, losses, margins, models
+from mmclib import attacks, centers, checkpoints, data, evaluation, files, fingerprints, installing, losses, margins, models
 from mmclib.training import Recipe, fit, step, trainer
 
 EPSILON = 0.2
@@ -214,12 +214,12 @@ def test_compiling_needs_the_compiler_that_torch_takes_and_pythons_headers(monke
 def test_what_windows_cannot_do_is_left_out(tmp_path, monkeypatch):
     def no_folder(*_):
         raise PermissionError("a folder")
-    monkeypatch.setattr(checkpoints.os, "open", no_folder)
-    monkeypatch.setattr(checkpoints.os, "kill", no_folder)
+    monkeypatch.setattr(os, "open", no_folder)
+    monkeypatch.setattr(os, "kill", no_folder)
     path = tmp_path / "state"  # made before: there are no paths of Windows here
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints.os, "name", "nt")
-        checkpoints._write(path, b"whole")
+        patch.setattr(os, "name", "nt")
+        files.write_whole(path, b"whole")
         assert checkpoints._lives(1)
     assert path.read_bytes() == b"whole"
 

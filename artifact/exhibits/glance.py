@@ -1,0 +1,108 @@
+"""The verdict in one picture: what the paper claims for MMC, what holds of it here, and why."""
+
+import numpy as np
+import pandas as pd
+
+from artifact.exhibits.distances import images_and_features
+from artifact.exhibits.exhibit import Item, NotPlanned, clean, epsilon_text, figure_title, papers_cell, worst
+from artifact.exhibits.ladder import kept, strongest
+from artifact.exhibits.style import WIDE, error, styled, subplots
+from artifact.experiment import Profile
+from artifact.measurements import ladder
+from artifact.methods import METHODS, OBJECTIVES, label, mathtext, short
+
+# What is shown of a model, from above: how it is called, and its colour.
+BARS = {
+    "clean": ("no attack", "#B8B8B8"), "cross_entropy": ("cross-entropy PGD", OBJECTIVES["cross_entropy"].colour),
+    "untargeted_1": ("L_Ada^{un,1}, the paper's on MMC", OBJECTIVES["untargeted_1"].colour),
+    "worst": ("worst case of all attacks", OBJECTIVES["worst"].colour),
+}
+
+
+PRINTED = {"color": METHODS["mmc"].colour, "linewidth": 2.2, "solid_capstyle": "butt"}
+
+
+def glance(profile: Profile, methods: list[str] | None = None) -> Item:
+    """SCE beside MMC, as they are and trained adversarially: accuracy without attack, under the paper's and in the worst case, and how
+    much of each margin MMC's loss enlarges."""
+    pairs = {training: [model for loss in ("sce", "mmc") if (model := profile.find(_asked(profile, methods), loss, training))]
+             for training in (None, "untargeted")}
+    pairs = {training: pair for training, pair in pairs.items() if len(pair) == 2}
+    if not pairs or not profile.verdict.distances:
+        raise NotPlanned("it sets SCE beside MMC, by the ladder and by distances")
+    long, ratios = [], []
+    for training, pair in pairs.items():
+        for model in pair:
+            rungs = ladder.rungs(profile, model)
+            left = {"clean": clean(profile, model, profile.verdict.images), "worst": strongest(profile, model)} | {
+                name: kept(profile, rungs[name]) for name in ("cross_entropy", "untargeted_1")}
+            printed = papers_cell(profile, model, "pgd50_un_8")
+            long += [{"model": model, "what": name, **worst([left[name]]), "paper": float(printed.removeprefix("<=")) if printed else None}
+                     for name in BARS]
+        theirs, ours = (frame[frame["margin"] > 0].median() for frame in (images_and_features(profile, model) for model in pair))
+        ratios.append({"training": training or "standard", "features": ours["relative"] / theirs["relative"],
+                       "images": ours["linf"] / theirs["linf"]})
+    values, times = pd.DataFrame(long), pd.DataFrame(ratios)
+    by, (training, (_, mmc)) = values.set_index(["model", "what"]), next(iter(pairs.items()))
+    claimed = by.loc[(mmc, "worst"), "paper"]
+    title = f"Claimed and real robustness, ε = {epsilon_text(profile.white_box.epsilons[0])}, and why they differ"
+    says = (("" if np.isnan(claimed) else f"for {short(profile, mmc)} the paper prints {claimed:.1f} % under its attack; ")
+            + f"here {short(profile, mmc)} keeps {by.loc[(mmc, 'untargeted_1'), 'accuracy']:.1f} % under that attack and "
+            f"{by.loc[(mmc, 'worst'), 'accuracy']:.1f} % in the worst case: its loss makes the margin of the features "
+            f"{times['features'].iloc[0]:.2f} times SCE's (in units of their spread), and the distance from an image to its nearest "
+            f"adversarial example {times['images'].iloc[0]:.2f} times")
+    return Item("At a glance", "glance", title, says, values=pd.concat([values, times], ignore_index=True).round(4),
+                figure=draw_glance(values, times, {model: label(profile, model) for pair in pairs.values() for model in pair},
+                                   figure_title(profile, title)),
+                notes=f"Beyond the paper. {profile.verdict.images} images; bars end with their 95 % intervals. Orange lines: what the "
+                      "paper prints for the row under its PGD-50, from its own network and training. Right: medians over the images that "
+                      "are classified rightly, MMC's over SCE's.")
+
+
+def _asked(profile, methods) -> list[str]:
+    return [model for model in (profile.verdict.models if profile.verdict else []) if methods is None or model in methods]
+
+
+@styled
+def draw_glance(data: pd.DataFrame, times: pd.DataFrame, names: dict[str, str], title: str):
+    """A panel for each training with a group of bars a model, and one with the ratios; `data`: model, what, accuracy, low, high, paper (%);
+    `times`: training, features, images; `names` by model, SCE's and MMC's of one training side by side."""
+    models, pairs = list(names), len(times)
+    figure, axes = subplots(1, pairs + 1, figsize=(WIDE, 3.4), squeeze=False, width_ratios=[1.0] * pairs + [0.7])
+    for axis, pair, training in zip(axes[0], (models[:2], models[2:]), times["training"], strict=False):
+        for place, model in enumerate(pair):
+            rows = data[data["model"] == model].set_index("what").loc[list(BARS)]
+            where = place * (len(BARS) + 1) + np.arange(len(BARS))
+            axis.barh(where, rows["accuracy"], 0.85, color=[colour for _, colour in BARS.values()], xerr=error(rows),
+                      error_kw={"elinewidth": 0.7, "ecolor": "0.35"})
+            for y, (name, accuracy) in zip(where, rows["accuracy"].items(), strict=True):
+                inside = accuracy > 15
+                axis.annotate(f"{accuracy:.1f}", (0 if inside else rows.loc[name, "high"], y), (3, 0), textcoords="offset points",
+                              va="center", fontsize="x-small", color="white" if inside and name in ("cross_entropy", "worst") else "black")
+            if not np.isnan(claimed := rows["paper"].iloc[0]):  # at the bar of the attack that the paper means
+                at = where[list(BARS).index("untargeted_1" if place else "cross_entropy")]
+                axis.plot([claimed] * 2, [at - 0.55, at + 0.55], **PRINTED)
+        axis.set_yticks([(len(BARS) - 1) / 2 + place * (len(BARS) + 1) for place in range(2)],
+                        [mathtext(names[model].replace(" (", "\n(")) for model in pair])
+        axis.set(xlim=(0, 112), xlabel="accuracy (%)", title=f"{'standard' if training == 'standard' else 'adversarial'} training")
+        axis.set_xticks(range(0, 101, 25))
+        axis.invert_yaxis()
+        axis.grid(axis="y", visible=False)
+    axis = axes[0][-1]
+    for place, row in enumerate(times.itertuples()):
+        for offset, value, colour in ((-0.2, row.features, "#009E73"), (0.2, row.images, "#CC79A7")):
+            axis.barh(place + offset, value, 0.36, color=colour)
+            axis.annotate(f"{value:.2f}", (value, place + offset), (3, 0), textcoords="offset points", va="center", fontsize="x-small")
+    axis.axvline(1, color="black", linewidth=0.9)
+    axis.set_yticks(range(pairs), ["standard" if training == "standard" else "adver-\nsarial" for training in times["training"]])
+    axis.set(xlim=(0, 1.25 * times[["features", "images"]].to_numpy().max()), xlabel="MMC's over SCE's", title="why: the margins")
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+    for text, colour in (*BARS.values(), ("margin of features (in spreads)", "#009E73"), ("distance of images", "#CC79A7")):
+        axes[0][0].barh([0], [0], color=colour, label=mathtext(text))
+    if data["paper"].notna().any():
+        axes[0][0].plot([], [], **PRINTED, label="what the paper prints")
+    handles, texts = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, texts, loc="outside lower center", ncols=3)
+    figure.suptitle(title)
+    return figure
