@@ -37,17 +37,17 @@ def glance(profile: Profile, methods: list[str] | None = None) -> Item:
             left = {"clean": clean(profile, model, profile.verdict.images), "worst": strongest(profile, model)} | {
                 name: kept(profile, rungs[name]) for name in ("cross_entropy", "untargeted_1")}
             printed = papers_cell(profile, model, "pgd50_un_8")
-            long += [{"model": model, "what": name, **worst([left[name]]), "paper": float(printed.removeprefix("<=")) if printed else None}
-                     for name in BARS]
+            claimed = float(printed.removeprefix("<=")) if printed else np.nan
+            long += [{"model": model, "what": name, **worst([left[name]]), "paper": claimed} for name in BARS]
         theirs, ours = (frame[frame["margin"] > 0].median() for frame in (images_and_features(profile, model) for model in pair))
         ratios.append({"training": training or "standard", "features": ours["relative"] / theirs["relative"],
                        "images": ours["linf"] / theirs["linf"]})
     values, times = pd.DataFrame(long), pd.DataFrame(ratios)
     by, (training, (_, mmc)) = values.set_index(["model", "what"]), next(iter(pairs.items()))
     claimed = by.loc[(mmc, "worst"), "paper"]
-    title = f"Claimed and real robustness, ε = {epsilon_text(profile.white_box.epsilons[0])}, and why they differ"
+    title = f"Robustness under the paper's attack and in the worst case, ε = {epsilon_text(profile.white_box.epsilons[0])}, and why"
     says = (("" if np.isnan(claimed) else f"for {short(profile, mmc)} the paper prints {claimed:.1f} % under its attack; ")
-            + f"here {short(profile, mmc)} keeps {by.loc[(mmc, 'untargeted_1'), 'accuracy']:.1f} % under that attack and "
+            + f"here {short(profile, mmc)} keeps {by.loc[(mmc, 'untargeted_1'), 'accuracy']:.1f} % under the paper's attack and "
             f"{by.loc[(mmc, 'worst'), 'accuracy']:.1f} % in the worst case: its loss makes the margin of the features "
             f"{times['features'].iloc[0]:.2f} times SCE's (in units of their spread), and the distance from an image to its nearest "
             f"adversarial example {times['images'].iloc[0]:.2f} times")
