@@ -77,7 +77,8 @@ def write(profile: Profile, folder: Path, items: list, mark: str = "") -> Path:
     text = _environment().get_template("report.html.j2").render(
         profile=profile, paper=any(item.beside_the_paper for item in items),
         groups={name: found for name, found in groups.items() if found}, grids={item.stem: grid(item) for item in items},
-        ladder=by_stem.get("ladder"), headline=headline(profile, by_stem.get("ladder")), chips=CHIPS, claims=dict(claims),
+        lead=by_stem.get("glance") or by_stem.get("ladder"), headline=headline(profile, by_stem.get("ladder")), chips=CHIPS,
+        claims=dict(claims),
         results=_address(results_folder(profile), folder), sources={item.stem: _sources(item, folder) for item in items},
         made=provenance(profile), mark=mark)
     path = folder / "index.html"

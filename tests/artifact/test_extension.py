@@ -61,7 +61,8 @@ def test_how_a_row_was_trained_adversarially_is_said_as_it_was(load):
         assert (attack.steps, attack.step_size, attack.noise > 0) == (steps, pytest.approx(size), noisy)
     assert methods.label(profile, "at-targeted") == "AT_tar2 (SCE)" and methods.label(profile, "at-untargeted") == "AT_un, N-FGSM (SCE)"
     note = white_box._how_trained(profile, profile.white_box.models)
-    assert note == " AT_tar rows: 2 steps of 0.05 at ε = 0.1. AT_un rows: 1 step of 0.1 from a noisy start (N-FGSM) at ε = 0.1."
+    assert note == (" AT_tar rows: 2 steps of 0.05 at ε = 0.1. AT_un rows: 1 step of 0.1 from a start with noise of up to 0.2, "
+                    "not projected (N-FGSM) at ε = 0.1.")
     assert white_box._how_trained(profile, ["sce"]) == ""
     assert "N-FGSM" in white_box._how_trained(experiment.load_profile("cpu"), ["at-un-sce", "at-un-mmc-10"])
 

@@ -82,7 +82,7 @@ def test_evaluations_are_looked_up_and_tables_drawn(tiny):
         patch.setattr(measure.evaluation, "robust_accuracy", lambda *_, **__: pytest.fail("computed again"))
         assert [measure.evaluate(tiny, spec) for spec in white_box.measurements(tiny, "sce")] == receipts["sce"]
     table = white_box_exhibits.table_1(tiny)
-    assert list(table.table.index) == ["SCE", "MMC-10"] and table.table.shape == (2, 9)
+    assert list(table.table.index) == ["SCE", "MMC-10"] and table.table.shape == (2, 10)
     assert set(table.values["verdict"]) == {"not comparable: other data or length"}
     unpacked = experiment.unpack(receipts["sce"][0]["results"]["correct"], 40)
     assert unpacked.mean() == pytest.approx(receipts["sce"][0]["results"]["accuracy"])

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from artifact import experiment, jobs, receipts, report
-from artifact.exhibits import black_box, claims, exhibit, white_box
+from artifact import experiment, jobs, methods, page, receipts, record, report
+from artifact.exhibits import black_box, claims, distances, exhibit, glance, training, trust, white_box
 from artifact.exhibits import variants as variants_exhibits
-from artifact.measurements import variants
+from artifact.exhibits.ladder import strongest
+from artifact.measurements import ladder, variants
 from artifact.measurements import white_box as measured
+from mmclib import losses
 from mmclib.intervals import mean_interval
 
 CAST = claims.Cast(0, "sce", "mmc-10", "at-un-sce", "at-un-mmc-10")
@@ -35,29 +37,38 @@ def test_a_means_interval_is_students():
 
 def test_distortions_are_compared_image_by_image(quick, monkeypatch):
     def found(profile):
-        return [exhibit.evaluation(profile, measured.carlini_wagner(profile, model)["un"])["distortion"] for model in ("mmc-10", "sce")]
+        every = [np.array(exhibit.evaluation(profile, measured.carlini_wagner(profile, model)["un"])["distortion"])
+                 for model in ("mmc-10", "sce")]
+        right = (every[0] > 0) & (every[1] > 0)  # the others are misclassified as they are: no attack was needed
+        return [one[right] for one in every], every[1][every[1] > 0]
 
     cpu = experiment.load_profile("cpu")
-    ours, theirs = found(cpu)
+    (ours, theirs), _ = found(cpu)
+    assert len(ours) == 182
     low, high = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
     says = white_box.table_2_distortion(cpu).says
     assert f"(paired difference {np.mean(ours) - np.mean(theirs):+.3f} [{low:+.3f}, {high:+.3f}])" in says
     assert "less than SCE's" in says and high < 0, "what an interval of two independent means hid"
     # Four search steps reach the constant of one loss's scale and not of the other's.
-    ours, theirs = found(quick)
+    (ours, theirs), every = found(quick)
     item = white_box.table_2_distortion(quick)
     assert item.says.startswith(f"untargeted, MMC-10 {np.mean(ours):.3f} and SCE {np.mean(theirs):.3f} on the images that both are fooled "
                                 "on, not compared: 4 search steps")
     row = item.values[(item.values["model"] == "sce") & (item.values["goal"] == "un")].iloc[0]
-    assert (row["low"], row["high"]) == pytest.approx(stats.t.interval(0.95, len(theirs) - 1, np.mean(theirs), stats.sem(theirs)), abs=1e-5)
-    monkeypatch.setattr(white_box, "correct", lambda profile, spec: first(spec.images - 1, spec.images))
+    assert (row["low"], row["high"]) == pytest.approx(stats.t.interval(0.95, len(every) - 1, np.mean(every), stats.sem(every)), abs=1e-5)
+    assert row["mean_distortion"] == pytest.approx(np.mean(every), abs=1e-5) and row["moved"] == len(every) < quick.carlini_wagner.images
+    one = [0.3] + [0.0] * 199
+    monkeypatch.setattr(white_box, "evaluation", lambda *_: {"distortion": one, "success": 1.0})
     assert "MMC-10 and SCE are not compared: both are fooled on 1 of the images" in white_box.table_2_distortion(cpu).says
 
 
 def test_one_distortion_has_no_interval_and_none_no_number():
-    one = exhibit.distortion({"mean_distortion": 0.3, "standard_error": None, "success": 0.5, "distortion": [0.3, 9.0]})
-    none = exhibit.distortion({"mean_distortion": None, "standard_error": None, "success": 0.0, "distortion": [9.0, 9.0]})
+    one = exhibit.distortion({"success": 0.5, "distortion": [0.3, 0.0]})  # what is not found comes back as it was
+    none = exhibit.distortion({"success": 0.0, "distortion": [0.0, 0.0]})
     assert (one["low"], one["high"], none["low"], none["mean_distortion"]) == (None, None, None, None)
+    assert (one["mean_distortion"], one["success"], none["success"]) == (0.3, 0.5, 0.0)
+    spared = exhibit.distortion({"success": 0.75, "distortion": [0.3, 0.5, 0.0, 0.0]})  # one needed no attack, one was not found
+    assert (spared["mean_distortion"], spared["success"], spared["moved"]) == (pytest.approx(0.4), pytest.approx(2 / 3), 2)
 
 
 @pytest.mark.parametrize(("gap", "text"), [
@@ -179,3 +190,79 @@ def test_claims_of_a_notebook_that_has_not_run_are_missed_aloud(quick, monkeypat
                        else job.parameters) for job in plan]
     monkeypatch.setattr(jobs, "plan", lambda profile: nowhere)
     assert report.notebook_claims(quick).notes.endswith("Not run over all its models yet: 03.")
+
+
+@pytest.fixture(scope="module")
+def cpu():
+    return experiment.load_profile("cpu")
+
+
+def test_an_attack_is_evidence_by_all_images_of_the_verdict(cpu):
+    """Of the 43 that the margin leaves of the first 100 others fool too few to tell; of all it leaves they fool more than 5 %."""
+    found = trust.survivors(cpu, "at-un-sce").set_index(["rung", "indicator"])
+    left = [exhibit.correct(cpu, spec) for spec in ladder.rungs(cpu, "at-un-sce").values()]
+    margin, best = exhibit.correct(cpu, ladder.rungs(cpu, "at-un-sce")["untargeted_2"]), np.logical_and.reduce(left)
+    row = found.loc[("untargeted_2", "beaten")]
+    assert (row["survivors"], row["looked_at"]) == (margin.sum(), margin.sum())
+    assert row["share"] == pytest.approx(100 * (margin & ~best).sum() / margin.sum()) and row["share"] > 5
+    assert found.loc[("untargeted_2", "unstable_predictions"), "looked_at"] == margin[:cpu.verdict.indicators].sum()
+    table = trust.indicators(cpu).table
+    assert table.loc[methods.label(cpu, "at-un-sce"), methods.RUNGS["untargeted_2"]].startswith("no: another attack fools 5.4 %")
+
+
+def test_the_least_distance_knows_the_attacks_at_equal_passes(cpu):
+    for model in ("sce", "at-un-sce"):
+        nearest, matched = distances.least(cpu, model), ladder.matched(cpu, model)
+        for spec in matched.values():
+            known = exhibit.evaluation(cpu, spec)["least"]
+            assert all(value is None or nearest[place] <= value for place, value in enumerate(known))
+
+
+def test_the_glance_has_the_papers_number_and_the_verdicts(cpu, quick):
+    item = glance.glance(cpu)
+    bars = item.values.dropna(subset="what").set_index(["model", "what"])
+    assert bars.loc[("mmc-10", "worst"), "paper"] == 24.8 and bars.loc[("sce", "worst"), "paper"] == 3.6
+    assert bars.loc[("at-un-sce", "worst"), "accuracy"] == pytest.approx(100 * strongest(cpu, "at-un-sce").mean())
+    ratios = item.values.dropna(subset="training").set_index("training")
+    assert f"feature margin is {ratios.loc['standard', 'features']:.2f} times SCE's" in distances.why(cpu).says
+    assert item.says.startswith("for MMC-10 the paper prints 24.8 % under its attack; here MMC-10 keeps 22.1 %")
+    with pytest.raises(exhibit.NotPlanned):
+        glance.glance(quick)  # it measures no distances
+    with pytest.raises(exhibit.NotPlanned):
+        glance.glance(cpu, ["sce"])
+
+
+def test_the_probe_says_how_far_it_fell(cpu):
+    item = training.probe(cpu)
+    trained = {model: experiment.read_receipt(experiment.model_receipt_path(cpu, model)) for model in cpu.models
+               if cpu.models[model].adversarial}
+    histories = {model: [epoch["probe"] for epoch in receipt["results"]["history"]] for model, receipt in trained.items()}
+    assert set(item.values["model"]) == set(histories) and len(histories) == 7
+    fell = max(before - after for probes in histories.values() for before, after in zip(probes, probes[1:], strict=False))
+    assert f"fell by at most {100 * fell:.1f} points, and the guard acts where it falls by 20" in item.says
+    assert item.says.startswith("no epoch was thrown away")
+    with pytest.raises(exhibit.NotPlanned):
+        training.probe(cpu, ["sce"])
+
+
+def test_clean_accuracy_beside_the_papers_is_of_all_test_images(cpu):
+    values = white_box.table_1(cpu).values.set_index(["method", "column"])
+    receipt = experiment.read_receipt(experiment.model_receipt_path(cpu, "mmc-10"))
+    assert values.loc[("MMC-10", "all"), "accuracy"] == pytest.approx(100 * receipt["results"]["test_accuracy"], abs=1e-3)
+    assert values.loc[("MMC-10", "all"), "paper"] == "92.7"
+    paper = experiment.load_profile("paper")
+    assert paper.white_box.images == 10_000, "so its table needs one column for clean accuracy, not two"
+
+
+def test_what_two_rows_are_trained_with_is_what_the_library_takes():
+    center, mixture = losses.CenterLoss(10, 4), losses.LargeMarginGaussianMixture(10, 4)
+    assert f"weight {center.weight:g}, centers' step {center.center_step:g} " in white_box.ROWS_OF_OTHERS["center"]
+    assert f"margin {mixture.margin:g} and likelihood weight {mixture.likelihood:g} " in white_box.ROWS_OF_OTHERS["lgm"]
+
+
+def test_receipts_of_code_that_no_commit_holds_are_counted(quick, cpu):
+    made = [experiment.read_receipt(path)["provenance"] for path in jobs.made(quick)]
+    count = sum(bool(one["uncommitted_changes"]) for one in made)
+    assert count > 0 and f"{count} of the receipts were made with changes to the code that were not committed" in record.costs(quick)
+    assert page.provenance(quick)["uncommitted"] == count
+    assert "not committed" not in record.costs(cpu) and page.provenance(cpu)["uncommitted"] == 0

@@ -259,9 +259,11 @@ def test_a_digits_table_shows_no_number_of_the_papers(monkeypatch):
     monkeypatch.setattr(white_box, "evaluation", lambda *_: {"accuracy": 0.5, "interval": [0.4, 0.6]})
     monkeypatch.setattr(white_box, "difference", lambda *_: (0.0, 0.0, 0.0))
     monkeypatch.setattr(white_box, "correct", lambda *_: np.ones(4, bool))
+    monkeypatch.setattr(white_box, "clean_of_all", lambda *_: {"all": {"accuracy": 50.0, "low": 40.0, "high": 60.0}})
     item = white_box.table_1(demo)
     assert not item.beside_the_paper and item.values["paper"].isna().all()
-    assert white_box.table_1(experiment.load_profile("quick")).values["paper"].notna().any()
+    values = white_box.table_1(experiment.load_profile("quick")).values.set_index("column")
+    assert values.loc["all", "paper"].notna().any() and values.loc["clean", "paper"].isna().all(), "the paper's is of all test images"
 
 
 def test_a_gradient_in_parts_is_the_gradient(mmc):

@@ -287,8 +287,8 @@ def test_a_seed_that_is_trained_and_not_attacked_counts_for_clean_accuracy_alone
     assert [("clean" in one, "worst case" in one) for one in part.says.split("; ")] == [(True, True), (True, False), (True, True)]
     receipt = json.loads(experiment.model_receipt_path(made, "sce").read_text())
     other = receipt | {"provenance": receipt["provenance"] | {"precision": "bfloat16"}}
-    read = seeds.read_receipt
-    monkeypatch.setattr(seeds, "read_receipt", lambda path: other if path == experiment.model_receipt_path(made, "sce") else read(path))
+    read = exhibit.read_receipt
+    monkeypatch.setattr(exhibit, "read_receipt", lambda path: other if path == experiment.model_receipt_path(made, "sce") else read(path))
     assert seeds.seeds(made).notes.endswith("Trained in bfloat16: SCE seed 0; in float32: SCE seed 1, MMC-10 seed 0, MMC-10 seed 1.")
     assert "Trained in" not in whole.notes
 

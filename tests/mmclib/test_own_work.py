@@ -224,6 +224,14 @@ def test_what_windows_cannot_do_is_left_out(tmp_path, monkeypatch):
     assert path.read_bytes() == b"whole"
 
 
+def test_what_is_not_durable_makes_no_folder(tmp_path):
+    files.write_whole(tmp_path / "new" / "state", b"whole")
+    assert (tmp_path / "new" / "state").read_bytes() == b"whole" and len(list((tmp_path / "new").iterdir())) == 1
+    with pytest.raises(FileNotFoundError):  # whoever shows a progress has gone, with the folder
+        files.write_whole(tmp_path / "gone" / "progress", b"whole", durable=False)
+    assert not (tmp_path / "gone").exists()
+
+
 def test_an_installed_library_keeps_data_in_the_users_folder(tmp_path):
     """A copy of the package without the clone around it, as a wheel is."""
     script = "import mmclib.data as d; print(d.__file__)\ntry: d.load('cifar10', 'test')\nexcept FileNotFoundError as error: print(error)"
