@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from artifact import receipts
-from artifact.compute import trained
+from artifact.compute import origin, trained
 from artifact.exhibits.exhibit import Missing, correct, epsilon_text, with_interval, worst
 from artifact.exhibits.ladder import attacked, kept, strongest
 from artifact.experiment import ROOT, Profile, load_profile, model_identity
@@ -128,5 +128,5 @@ def card_text(profile: Profile, key: str, card: dict) -> str:
 def release_all(profile_name: str, keys: list[str]) -> list[Path]:
     """Release several models of a profile by name."""
     profile = load_profile(profile_name)
-    trained.start(profile)
+    origin.start(profile)
     return [release(profile, key) for key in keys]

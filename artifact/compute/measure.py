@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from artifact.compute import deeper, probes, trained
+from artifact.compute import deeper, locks, origin, probes, trained
 from artifact.experiment import Profile, model_identity, pack, read_receipt, unpack, write_receipt
 from artifact.measurements.measurement import Measurement, num_classes, stands
 from mmclib import attacks, evaluation
@@ -16,11 +16,11 @@ from mmclib.seeds import derive
 
 def evaluate(profile: Profile, spec: Measurement) -> dict:
     """The receipt of one evaluation: looked up, or computed (going on where an interrupted one stopped) and written."""
-    trained.start(profile)
+    origin.start(profile)
     path = spec.path(profile)
     if found := _found(profile, path):  # before the lock, which a record that cannot be written to does not grant
         return found
-    with trained.only_one(path):
+    with locks.only_one(path):
         if found := _found(profile, path):
             return found
         model = trained.ensure_model(profile, spec.model)
@@ -37,7 +37,7 @@ def evaluate(profile: Profile, spec: Measurement) -> dict:
             "checkpoint_sha256": model.receipt["results"]["checkpoint_sha256"],
             "data": {"name": profile.dataset(spec.model), "split": "test", "images": len(labels), "sha256": digest},
             "config": {"attack": spec.attack, "targeted": spec.targeted, "seed": profile.seed, **spec.settings},
-            "results": results, "provenance": trained.provenance(profile, time.perf_counter() - began),
+            "results": results, "provenance": origin.provenance(profile, time.perf_counter() - began),
         }
         if "targets" in spec.settings:
             receipt["target_sha256"] = {name: trained.ensure_model(profile, name).receipt["results"]["checkpoint_sha256"]

@@ -1,21 +1,17 @@
 """From a profile to trained models: look the receipt up, else train (or go on training) and write it."""
 
-import fcntl
-import glob
 import hashlib
 import os
-import platform
-import subprocess
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from importlib.metadata import version
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 
 from artifact import processes
+from artifact.compute.locks import only_one
+from artifact.compute.origin import provenance, start
 from artifact.experiment import (
     ROOT,
     Profile,
@@ -30,73 +26,6 @@ from artifact.experiment import (
 from artifact.measurements.measurement import ADAPTIVE, num_classes
 from mmclib import centers, checkpoints, data, evaluation, models, training, zoo
 from mmclib.seeds import derive
-from mmclib.training.memory import keep_freed_memory
-
-
-def start(profile: Profile) -> None:
-    """Set what results depend on, to the bit, on this machine: the number of threads, and how float32 is multiplied."""
-    torch.set_num_threads(profile.threads)
-    keep_freed_memory()
-    torch.backends.cudnn.allow_tf32 = False  # float32 is float32 on CUDA too, where convolutions would round to TF32
-    _commit()  # of the code that runs, whatever is checked out when it ends
-    if profile.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"profile {profile.name!r} needs a CUDA device and this machine has none; PROFILE=demo runs anywhere")
-
-
-def provenance(profile: Profile, seconds: float) -> dict:
-    """When, where and with what a number was made; nothing in here takes part in an identity or a comparison."""
-    device = torch.cuda.get_device_name() if profile.device == "cuda" else _processor()
-    return {
-        "seconds": round(seconds, 2), "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        **_commit(), "device": device, "threads": torch.get_num_threads(), "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "torchvision", "numpy")},
-    }
-
-
-@cache
-def _commit() -> dict:
-    # Where there is no git, or the checkout is another user's, or a part of somebody else's repository, the commit is not known.
-    def git(*arguments):
-        try:
-            done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
-        except OSError:
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    top = git("rev-parse", "--show-toplevel")
-    ours = top is not None and Path(top).resolve() == ROOT
-    changes = git("status", "--porcelain", "--", "mmclib", "artifact", "profiles") if ours else None
-    return {"commit": git("rev-parse", "HEAD") if ours else None, "uncommitted_changes": None if changes is None else bool(changes)}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-@contextmanager
-def only_one(path: Path):
-    # Two jobs that miss the same model: one makes it, the other waits and finds it. The lock dies with its process.
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.parent / f".{path.stem}.lock", "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            print(f"waiting for process {file.read().strip() or '(unknown)'}, which makes {path.name}", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:  # a network's disk without a service for locks
-            raise OSError(f"{path.parent} lies on a disk that grants no locks ({error.strerror}), by which two processes do not make the "
-                          "same thing; let MMC_RESULTS and MMC_CHECKPOINTS name folders on another disk") from None
-        file.truncate(0)
-        file.write(f"{os.getpid()} on {platform.node()}")
-        file.flush()
-        for half_written in path.parent.glob(f".{glob.escape(path.stem)}.*.[0-9]*"):  # by a process that was killed: this one has the lock
-            half_written.unlink(missing_ok=True)
-        yield
 
 
 @lru_cache(maxsize=4)
@@ -212,8 +141,11 @@ def _load(profile: Profile, model: str) -> TrainedModel:
         if f"{profile.name}-{model}" in zoo.released():
             remedy = f"delete {file}, and it is made again of the released model"
         raise ValueError(f"the checkpoint of {model!r} is damaged: its sha256 is not the receipt's ({file}); {remedy}")
-    classifier = build(profile, model)
-    classifier.load_state_dict(checkpoints.load_model_state(file)[0])
+    state, spec = checkpoints.load_model_state(file)[0], profile.models[model]
+    with torch.random.fork_rng():  # what the weights are drawn as is overwritten
+        classifier = zoo.assemble(profile.network(model).model_dump(), spec.model_dump(), num_classes(profile, model),
+                                  state["head.centers"] if spec.loss in zoo.PRESET else None, state["mean"])
+    classifier.load_state_dict(state)
     return TrainedModel(classifier.to(profile.device).eval(), receipt, receipt_path)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from artifact import experiment, jobs, machine, methods, page, report
-from artifact.compute import measure, trained
+from artifact.compute import locks, measure, trained
 from artifact.exhibits import black_box, exhibit, training, variants, white_box
 from artifact.exhibits import ladder as ladder_exhibits
 from artifact.experiment import ROOT
@@ -180,8 +180,8 @@ def test_jobs_at_a_time_fit_a_containers_cores_and_memory(load, tmp_path, monkey
 def test_a_disk_without_locks_is_a_sentence(tmp_path, monkeypatch):
     def no_locks(*_):
         raise OSError(37, "No locks available")
-    monkeypatch.setattr(trained.fcntl, "flock", no_locks)
-    with pytest.raises(OSError, match="lies on a disk that grants no locks .No locks available.*MMC_RESULTS") as refused, trained.only_one(
+    monkeypatch.setattr(locks.fcntl, "flock", no_locks)
+    with pytest.raises(OSError, match="lies on a disk that grants no locks .No locks available.*MMC_RESULTS") as refused, locks.only_one(
             tmp_path / "receipt.json"):
         raise AssertionError("not reached")
     assert refused.value.filename is None  # so that the command says the sentence itself

@@ -125,12 +125,12 @@ def test_a_killed_kernel_is_named_with_the_remedy(tiny, tmp_path, monkeypatch):
 
 
 def test_what_a_killed_process_left_half_written_is_swept(tmp_path):
-    from artifact.compute import trained
+    from artifact.compute import locks
     from mmclib import checkpoints
     receipt = tmp_path / "pgd-0123456789ab.json"
     for name in (f".{receipt.name}.77", ".pgd-0123456789ab.partial.77", ".pgd-another.json.77"):
         (tmp_path / name).touch()
-    with trained.only_one(receipt):
+    with locks.only_one(receipt):
         assert sorted(path.name for path in tmp_path.iterdir()) == [".pgd-0123456789ab.lock", ".pgd-another.json.77"]
     states = tmp_path / "states"
     states.mkdir()

@@ -16,7 +16,7 @@ import torch
 
 from artifact import __main__ as command_line
 from artifact import cluster, experiment, jobs, plain, preflight, profiles, receipts, rehearsal, report, scaling
-from artifact.compute import probes, trained
+from artifact.compute import origin, probes, trained
 from artifact.exhibits import exhibit, white_box
 from artifact.exhibits.exhibit import Item
 from artifact.experiment import ROOT
@@ -236,10 +236,10 @@ def test_weights_that_are_nowhere_are_missed_before_the_first_job(load):
 
 
 def test_a_receipts_commit_is_that_of_the_code_that_ran(monkeypatch):
-    trained._commit.cache_clear()
-    before = trained._commit()
+    origin._commit.cache_clear()
+    before = origin._commit()
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("asked again"))
-    made = trained.provenance(experiment.load_profile("demo"), 1.0)
+    made = origin.provenance(experiment.load_profile("demo"), 1.0)
     assert {key: made[key] for key in before} == before
 
 
