@@ -67,9 +67,9 @@ def durations(planned: list[Job]) -> tuple[dict[Path, float], set[Path]]:
         if own:
             seconds[job.receipt] = jobs.SECONDS_TO_START + sum(each[path] for path in own)
             done = all(path in took for path in own)
-        else:
-            done = not job.makes and job.receipt.exists()
-            seconds[job.receipt] = jobs.SECONDS_TO_START + _seconds(job.receipt) if done else job.seconds
+        else:  # what it shows is made already, or it makes nothing that others need
+            done = job.receipt.exists()
+            seconds[job.receipt] = jobs.SECONDS_TO_START + _seconds(job.receipt) if done and not job.makes else job.seconds
         if done:
             measured.add(job.receipt)
     return seconds, measured
