@@ -20,7 +20,7 @@ def choose_profile(named: str | None) -> tuple[Profile, str]:
     """The profile to run and why: the one named, else demo, with what the larger one would take on this machine."""
     if named is not None:
         return load_profile(named), "named"
-    if (device := preflight.cuda_device()) is None:
+    if (device := preflight.cuda_device() if preflight.may_have_a_device() else None) is None:
         return load_profile(USUAL), f"no PROFILE named; {LARGER}, the whole paper, needs a CUDA device, which this machine lacks"
     larger = load_profile(LARGER)
     # of all jobs: no receipt of it is read for a sentence

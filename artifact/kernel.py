@@ -5,6 +5,7 @@ import glob
 import os
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from artifact.processes import end_with_parent, lives
@@ -42,13 +43,16 @@ def _start() -> str:
 
 
 def _leave() -> None:
-    for stream in (sys.__stdout__, sys.__stderr__):
-        stream.flush()
-    os._exit(0)
+    with suppress(OSError, ValueError):
+        for stream in (sys.__stdout__, sys.__stderr__):
+            stream.flush()
+    os._exit(int(hasattr(sys, "last_value")))  # which an error sets
 
 
 if __name__ == "__main__":
     end_with_parent()
-    atexit.register(_leave)  # the last to be called, for it is the first: to take down torch would keep each job waiting for a second
+    # Called after all that the kernel and the notebook register, for it is there before them: to take down torch would keep each job
+    # waiting for a second.
+    atexit.register(_leave)
     from ipykernel import kernelapp
     kernelapp.launch_new_instance()

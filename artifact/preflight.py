@@ -1,6 +1,6 @@
 """What must be there before the first job starts: the device, room on the disks, the data sets. What is not is a sentence with its remedy.
 
-A profile that is not valid was refused when it was loaded (artifact.profiles). Torch is loaded only where something needs it.
+A profile that is not valid was refused when it was loaded (artifact.loading). Torch is loaded only where something needs it.
 """
 
 import os
@@ -11,7 +11,7 @@ from artifact import jobs
 from artifact.experiment import ROOT, Profile, checkpoint_folder, model_receipt_path, results_folder
 from artifact.profiles import STAND_INS
 
-# Some of these is there where torch can find a device: NVIDIA's driver, on a Jetson, in WSL, and AMD's.
+# Some of these is there where torch finds a device, as a rule: NVIDIA's driver, on a Jetson, in WSL, and AMD's.
 DRIVERS = ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/nvhost-gpu", "/dev/nvgpu", "/dev/dxg", "/dev/kfd")
 DRAWING = ("01_theory", "08_report")  # need neither device nor data
 MIB = 2**20
@@ -23,10 +23,13 @@ JOB_MIB = 4  # an executed notebook, receipts, figures
 FETCH_SECONDS = 30.0  # for an answer, before a data set's address is given up
 
 
+def may_have_a_device() -> bool:
+    """Is there a driver? For a remark alone: torch takes seconds to load, and some drivers are loaded by whoever asks first."""
+    return any(map(os.path.exists, DRIVERS))
+
+
 def cuda_device() -> str | None:
     """The name of this machine's CUDA device, None where it has none."""
-    if not any(map(os.path.exists, DRIVERS)):  # torch takes seconds to say so
-        return None
     import torch
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 

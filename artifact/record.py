@@ -93,7 +93,7 @@ def cost(profile: Profile) -> list[str]:
     rest = f"Not made yet: {count} receipts, about {seconds / 3600:.1f} hours {of_one} at the pace of those that are made."
     notes = [rest if count else "All is made."]
     if profile.device == "cpu":
-        notes.append("Hours are the clock's, of processes that shared their cores with other work.")
+        notes.append("Hours are the clock's, of processes that may have shared their cores with other work.")
     if uncommitted:
         notes.append(f"{uncommitted} of the receipts were made with changes to the code that were not committed: the commit that they name "
                      "does not hold it.")

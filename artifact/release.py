@@ -13,7 +13,7 @@ from artifact.exhibits.exhibit import Missing, correct, epsilon_text, with_inter
 from artifact.exhibits.ladder import attacked, kept, strongest
 from artifact.experiment import ROOT, Profile, load_profile, model_identity
 from artifact.measurements import ladder, variants, white_box
-from artifact.methods import rungs
+from artifact.methods import OBJECTIVES, rungs
 from artifact.sections import Model, Training
 from mmclib import checkpoints, zoo
 
@@ -66,7 +66,11 @@ def _left(profile: Profile, key: str) -> tuple[int, dict[str, dict]]:
         if key in ladder.models(profile):
             flags = {rungs(profile)[name]: kept(profile, rung) for name, rung in attacked(profile, key).items()}
             flags["worst case"] = strongest(profile, key)
-        elif key in {*white_box.models(profile), *variants.models(profile)}:
+        elif key in variants.models(profile) and key not in white_box.models(profile):
+            specs = variants.variant(profile, key)
+            flags = {OBJECTIVES[name].name: correct(profile, specs[name]) for name in ("untargeted_1", "untargeted_2")}
+            flags["worst case"] = np.logical_and.reduce(list(flags.values()))
+        elif key in white_box.models(profile):
             flags = {rungs(profile)[name]: correct(profile, spec) for name, spec in white_box.objectives(profile, key).items()}
             flags["worst case"] = np.logical_and.reduce(list(flags.values()))
         else:
@@ -94,7 +98,8 @@ def card_text(profile: Profile, key: str, card: dict) -> str:
     spec, network, made = Model(**card["model"]), Training(**card["network"]), card["provenance"]
     trained = "standard training"
     if spec.adversarial:
-        noisy, against = " by N-FGSM" * (network.noise > 0), f" against the {spec.inner}" if spec.inner else ""
+        noisy = " by N-FGSM" * (network.noise > 0 and spec.adversarial == "untargeted")
+        against = f" against the {spec.inner}" if spec.inner else ""
         trained = f"{spec.adversarial} adversarial training{noisy}{against}"
     seed = f", seed {spec.seed}" if spec.seed else ""
     images, left = _left(profile, key) if card["identity"] == model_identity(profile, key) else (0, {})

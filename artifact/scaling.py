@@ -68,7 +68,7 @@ def durations(planned: list[Job]) -> tuple[dict[Path, float], set[Path]]:
             seconds[job.receipt] = jobs.SECONDS_TO_START + sum(each[path] for path in own)
             done = all(path in took for path in own)
         else:  # what it shows is made already, or it makes nothing that others need
-            done = job.receipt.exists()
+            done = job.receipt.exists() and all(path in took for path in job.makes)
             seconds[job.receipt] = jobs.SECONDS_TO_START + _seconds(job.receipt) if done and not job.makes else job.seconds
         if done:
             measured.add(job.receipt)
@@ -128,7 +128,8 @@ def page(profile: Profile) -> str:
     _, width = simulate(planned, seconds, len(planned))
     real = [job for job in planned if job.makes and job.receipt in measured]
     of = sum(bool(job.makes) for job in planned)
-    basis = (f"{len(real)} of {of} jobs that train or evaluate by their receipts, the others by estimates scaled to these" if real else
+    others = ", the others by estimates scaled to these" * (len(real) < of)
+    basis = (f"{len(real)} of {of} jobs that train or evaluate by their receipts{others}" if real else
              f"none of {of} jobs that train or evaluate has its receipts: all are estimates by `rate` of `profiles/{profile.name}.yaml`")
     lines = [f"**Profile `{profile.name}`**, {len(planned)} jobs, {estimates.describe(total)} of work ({basis}).", "",
              "| nodes | wall time (simulated) | speed-up | a node is busy |", "|---:|---:|---:|---:|"]

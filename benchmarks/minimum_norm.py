@@ -14,7 +14,7 @@ import torch
 from common import earlier, keep, parse, processor
 from torch import nn
 
-from mmclib import attacks, data, evaluation, zoo
+from mmclib import attacks, data, evaluation, losses, zoo
 
 MODELS = "cpu-sce,cpu-mmc-10,cpu-at-un-sce,cpu-at-un-mmc-10"
 
@@ -63,8 +63,8 @@ def _compare(model, images, labels, steps):
     """Yield for each attack its median distances and passes an image: ours, and adv-lib's."""
     theirs = _adv_lib()
     divisors = {"adv-lib": 1.0}
-    if (centers := getattr(model.head, "centers", None)) is not None:
-        divisors["adv-lib, logits / 2C²"] = 2 * float(centers.square().sum(1).mean())
+    if isinstance(model.head, losses.MaxMahalanobisCenter):
+        divisors["adv-lib, logits / 2C²"] = 2 * model.head.scale * float(model.head.centers.square().sum(1).mean())
     for name, kind in (("fmn", {"norm": float("inf")}), ("ddn", {"levels": None})):
         ours = evaluation.minimal_distortion(model, images, labels, getattr(attacks, name), steps=steps)
         passes = (ours.queries + ours.gradients).double().mean().item()
@@ -73,6 +73,7 @@ def _compare(model, images, labels, steps):
             if name == "fmn" and divisor != 1:  # which climbs the margin of the logits, whatever their scale
                 continue
             counted = Counted(model, divisor)
+            torch.manual_seed(0)  # theirs draws a direction where the gradient is zero
             found = getattr(theirs, name)(counted, images, labels, steps=steps, **kind)
             change, fooled = (found - images).flatten(1), model(found).argmax(1) != labels
             distance = change.abs().amax(1) if name == "fmn" else change.norm(dim=1)

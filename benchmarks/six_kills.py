@@ -8,6 +8,7 @@ few seconds. Each kill comes at a random moment after the first new state. Print
 
 import argparse
 import hashlib
+import json
 import os
 import random
 import signal
@@ -64,8 +65,8 @@ def _train(options):
     digest = hashlib.sha256()
     for name, tensor in sorted(result.model.state_dict().items()):
         digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
-    told = [{key: value for key, value in epoch.items() if key != "seconds"} for epoch in result.history]
-    print(f"sha256 {digest.hexdigest()[:16]} history {hashlib.sha256(repr(told).encode()).hexdigest()[:16]}")
+    told = json.dumps([{key: value for key, value in epoch.items() if key != "seconds"} for epoch in result.history], sort_keys=True)
+    print(f"sha256 {digest.hexdigest()[:16]} history {hashlib.sha256(told.encode()).hexdigest()[:16]}")
 
 
 def _start(options, folder):
@@ -90,7 +91,8 @@ def _kill(options, folder, wait):
         time.sleep(0.1)
     time.sleep(wait)
     os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    if process.wait() != -signal.SIGKILL:
+        raise RuntimeError("a training ended before it was killed; give it more images")
     return int(max(folder.glob("state-*.safetensors")).name.split("-")[1])
 
 

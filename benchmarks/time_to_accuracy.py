@@ -108,7 +108,7 @@ def markdown(result):
         cells = [_cell(result, name, mark) for mark in MARKS]
         best = max(curve, key=lambda look: look["test_accuracy"])
         cells.append(f"{best['test_accuracy']:.1%} after {best['seconds']:,.0f}"
-                     + ("" if name in result["ended"] else f"; stopped by hand after {curve[-1]['seconds']:,.0f}"))
+                     + ("" if name in result["ended"] else f"; so far, after {curve[-1]['seconds']:,.0f}"))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

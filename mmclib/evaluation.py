@@ -109,10 +109,10 @@ def robust_accuracy(model: nn.Module, images: Tensor, labels: Tensor, attack: Ca
     halves by itself when memory runs out. One of your own is called as attack(model, images, labels, targets=None or (n,), seed=(n,),
     **hyper), names its bound `epsilon`, and returns an AttackResult, which `mmclib.attacks.judged` makes of any images. `partial` is a
     file that an interrupted evaluation resumes from; it is removed at the end. With it, attacks of this package work in batches of at most
-    batch_size that take about half a minute; an attack of your own, and autoattack, are taken in batches of batch_size. Each claimed
-    success is verified by a plain pass in float32 (float64 for a model in it) and must lie inside its ball; what that pass sees
-    misclassified there counts, claimed or not. Warns of vanishing gradients and where more than 1 % of the successes are rejected. Raises
-    ValueError for bad input.
+    batch_size that take about half a minute, where so few images fill a call; an attack of your own, and autoattack, are taken in batches
+    of batch_size. Each claimed success is verified by a plain pass in float32 (float64 for a model in it) and must lie inside its ball;
+    what that pass sees misclassified there counts, claimed or not. Warns of vanishing gradients and where more than 1 % of the successes
+    are rejected. Raises ValueError for bad input.
     """
     check_attack(attack, hyper)
     finished = Partial(partial, lambda: fingerprint(model, images, labels, attack, targets, seed, hyper))

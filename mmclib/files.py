@@ -1,6 +1,7 @@
 """Files that are there whole, or as they were before."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -23,6 +24,7 @@ def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
         return
     handle = os.open(path.parent, os.O_RDONLY)  # the rename itself reaches the disk with its folder
     try:
-        os.fsync(handle)
+        with suppress(OSError):  # some disks do so by themselves, and refuse to be asked
+            os.fsync(handle)
     finally:
         os.close(handle)

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from mmclib import counter
-from mmclib.attacks import PER_IMAGE
+from mmclib.attacks import PER_IMAGE, mim, multi_targeted, pgd
 from mmclib.attacks.climb import ShortStepsWarning
 from mmclib.attacks.frozen import ROWS, BatchDependenceWarning, call, chunks, rows_of_a_call, warn_if_dependent, working_type
 from mmclib.attacks.ledger import AttackResult, GradientMaskingWarning
@@ -59,7 +59,7 @@ def attacked(model, images, labels, attack, targets, seed, batch_size, hyper, pr
     # only where an image's outcome is its own: elsewhere the clock would decide about results
     paced = finished.path is not None and _plain(attack) in PER_IMAGE
     on_cpu = _device(model).type == "cpu"
-    least = 0 if not paced else rows_of_a_call(images[:1].cpu()) if on_cpu else ROWS
+    least = 0 if not paced else rows_of_a_call(images[:1].cpu()) if on_cpu and _plain(attack) in (pgd, mim, multi_targeted) else ROWS
     with bar:
         for part, (result, columns) in each_batch(len(labels), batch_size, work, finished.count, least, slow=on_cpu):
             yield part, result, columns
@@ -109,9 +109,9 @@ def predicted_by(model, images, begin=0):
 def each_batch(count, size, work, begin=0, least=0, slow=False):
     """Yield (part, work(part)) for slices of (begin, count); running out of memory halves the size and tries again.
 
-    With `least`, the images that a full call takes, slices are that or a multiple of it, at most `size`, and as large as half a minute
-    allows; where it is `slow` a first, small one tells. Of less than a call an attack would have to fill most with padding in the end,
-    when few images are still right.
+    With `least` slices are that or a multiple of it, at most `size`, and as large as half a minute allows; where it is `slow` a first,
+    small one tells. The least of an attack whose calls hold the images that are still right alone is what a full call takes: of less it
+    would fill most of a call with padding in the end.
     """
     largest = size
     if least and slow:

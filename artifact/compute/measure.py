@@ -99,7 +99,7 @@ def _attack(profile, spec, classifier, images, labels, *, partial) -> dict:
         found = outcome.distortion[outcome.success].double()
         kept |= {"success": outcome.success.double().mean().item(), "mean_distortion": found.mean().item() if len(found) else None,
                  "standard_error": (found.std() / len(found) ** 0.5).item() if len(found) > 1 else None,
-                 "distortion": [round(value, 6) for value in outcome.distortion.tolist()]}
+                 "distortion": [round(value, 6) for value in outcome.distortion.where(outcome.success, 0).tolist()]}
     if spec.attack in ("fmn", "ddn"):  # those that are still correct have no adversarial; the others' distance is the result
         distances = [round(value, 6) for value in outcome.distortion.tolist()]
         found = [distance for distance, correct in zip(distances, outcome.correct.tolist(), strict=True) if not correct]

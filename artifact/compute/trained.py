@@ -142,7 +142,7 @@ def _load(profile: Profile, model: str) -> TrainedModel:
             remedy = f"delete {file}, and it is made again of the released model"
         raise ValueError(f"the checkpoint of {model!r} is damaged: its sha256 is not the receipt's ({file}); {remedy}")
     state, spec = checkpoints.load_model_state(file)[0], profile.models[model]
-    with torch.random.fork_rng():  # what the weights are drawn as is overwritten
+    with torch.random.fork_rng(devices=[]):  # what the weights are drawn as is overwritten
         classifier = zoo.assemble(profile.network(model).model_dump(), spec.model_dump(), num_classes(profile, model),
                                   state["head.centers"] if spec.loss in zoo.PRESET else None, state["mean"])
     classifier.load_state_dict(state)

@@ -89,9 +89,9 @@ def claims(profile: Profile, methods: list[str] | None = None) -> Item:
     plan, fmn = profile.verdict, ""
     if plan.distances:
         fmn = f", FMN ({plan.distances} images)"
-    over = (f" The worst case, in l_inf at ε = {epsilon_text(profile.white_box.epsilons[0])} (Tables 2 and 3 have the paper's other threat "
-            f"models, which no rule judges), is over the ladder and the transfers between these models ({plan.images} images), the longer "
-            f"run and SPSA ({ladder.check_images(profile)} images){fmn}.")
+    elsewhere = " (Table 2 has other threat models of the paper's, which no rule judges)" * bool(profile.carlini_wagner or profile.spsa)
+    over = (f" The worst case, in l_inf at ε = {epsilon_text(profile.white_box.epsilons[0])}{elsewhere}, is over the ladder and the "
+            f"transfers between these models ({plan.images} images), the longer run and SPSA ({ladder.check_images(profile)} images){fmn}.")
     several = (" A claim holds only if it holds on every seed; for seeds after the first, the worst case is over the ladder alone."
                if others else "")
     models = "." if profile.comparable else \

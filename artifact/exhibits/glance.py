@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from artifact.exhibits.distances import images_and_features
-from artifact.exhibits.exhibit import Item, NotPlanned, clean, epsilon_text, figure_title, papers_cell, worst
+from artifact.exhibits.exhibit import Item, Missing, NotPlanned, clean, epsilon_text, figure_title, papers_cell, worst
 from artifact.exhibits.ladder import kept, strongest
 from artifact.exhibits.style import WIDE, error, styled, subplots
 from artifact.experiment import Profile
@@ -19,6 +19,7 @@ BARS = {
 }
 
 
+MARGINS = {"features": ("margin of features (in spreads)", "#009E73"), "images": ("distance of images", "#CC79A7")}
 PRINTED = {"color": METHODS["mmc"].colour, "linewidth": 2.2, "solid_capstyle": "butt"}
 
 
@@ -28,35 +29,62 @@ def glance(profile: Profile, methods: list[str] | None = None) -> Item:
     pairs = {training: [model for loss in ("sce", "mmc") if (model := profile.find(_asked(profile, methods), loss, training))]
              for training in (None, "untargeted")}
     pairs = {training: pair for training, pair in pairs.items() if len(pair) == 2}
-    if not pairs or not profile.verdict.distances:
-        raise NotPlanned("it sets SCE beside MMC, by the ladder and by distances")
-    long, ratios = [], []
+    if not pairs:
+        raise NotPlanned("it sets SCE beside MMC")
+    bars, ratios, away = [], [], []
     for training, pair in pairs.items():
-        for model in pair:
-            rungs = ladder.rungs(profile, model)
-            left = {"clean": clean(profile, model, profile.verdict.images), "worst": strongest(profile, model)} | {
-                name: kept(profile, rungs[name]) for name in ("cross_entropy", "untargeted_1")}
-            printed = papers_cell(profile, model, "pgd50_un_8")
-            claimed = float(printed.removeprefix("<=")) if printed else np.nan
-            long += [{"model": model, "what": name, **worst([left[name]]), "paper": claimed} for name in BARS]
-        theirs, ours = (frame[frame["margin"] > 0].median() for frame in (images_and_features(profile, model) for model in pair))
-        ratios.append({"training": training or "standard", "features": ours["relative"] / theirs["relative"],
-                       "images": ours["linf"] / theirs["linf"]})
-    values, times = pd.DataFrame(long), pd.DataFrame(ratios)
-    by, (training, (_, mmc)) = values.set_index(["model", "what"]), next(iter(pairs.items()))
-    claimed = by.loc[(mmc, "worst"), "paper"]
+        try:
+            found = [bar for model in pair for bar in _bars(profile, model)], _ratios(profile, *pair)
+        except Missing as missing:
+            away.append(missing)
+            continue
+        bars, ratios = bars + found[0], [*ratios, {"training": training or "standard", **found[1]}]
+    if not bars:
+        raise away[0]
+    values, times = pd.DataFrame(bars), pd.DataFrame(ratios)
+    names = {model: label(profile, model) for model in dict.fromkeys(values["model"])}
     title = f"Robustness under the paper's attack and in the worst case, ε = {epsilon_text(profile.white_box.epsilons[0])}, and why"
-    says = (("" if np.isnan(claimed) else f"for {short(profile, mmc)} the paper prints {claimed:.1f} % under its attack; ")
-            + f"here {short(profile, mmc)} keeps {by.loc[(mmc, 'untargeted_1'), 'accuracy']:.1f} % under the paper's attack and "
-            f"{by.loc[(mmc, 'worst'), 'accuracy']:.1f} % in the worst case: its loss makes the margin of the features "
-            f"{times['features'].iloc[0]:.2f} times SCE's (in units of their spread), and the distance from an image to its nearest "
-            f"adversarial example {times['images'].iloc[0]:.2f} times")
-    return Item("At a glance", "glance", title, says, values=pd.concat([values, times], ignore_index=True).round(4),
-                figure=draw_glance(values, times, {model: label(profile, model) for pair in pairs.values() for model in pair},
-                                   figure_title(profile, title)),
-                notes=f"Beyond the paper. {profile.verdict.images} images; bars end with their 95 % intervals. Orange lines: what the "
-                      "paper prints for the row under its PGD-50, from its own network and training. Right: medians over the images that "
-                      "are classified rightly, MMC's over SCE's.")
+    known, plan = bool(times[["features", "images"]].notna().any(axis=None)), profile.verdict
+    return Item("At a glance", "glance", title, _says(profile, list(names)[1], values, times),
+                values=pd.concat([values, times], ignore_index=True).round(4),
+                figure=draw_glance(values, times, names, figure_title(profile, title)),
+                notes=f"Beyond the paper. Bars: accuracy on {plan.images} images, with 95 % intervals."
+                      + " Orange lines: what the paper prints for the row under its PGD-50, from its own network and training."
+                      * bool(values["paper"].notna().any())
+                      + f" Right: medians over those of the first {plan.distances} images that are classified rightly, MMC's over "
+                        "SCE's." * known
+                      + " Not made yet: the other pair." * bool(away))
+
+
+def _bars(profile, model) -> list[dict]:
+    rungs, printed = ladder.rungs(profile, model), papers_cell(profile, model, "pgd50_un_8")
+    left = {"clean": clean(profile, model, profile.verdict.images), "worst": strongest(profile, model)} | {
+        name: kept(profile, rungs[name]) for name in ("cross_entropy", "untargeted_1")}
+    claimed = float(printed.removeprefix("<=")) if printed else np.nan
+    return [{"model": model, "what": name, **worst([left[name]]), "paper": claimed} for name in BARS]
+
+
+def _ratios(profile, sce, mmc) -> dict[str, float]:
+    """MMC's median margin of features and distance of images over SCE's; NaN where they are not measured, or there is no median."""
+    if not profile.verdict.distances:
+        return {"features": np.nan, "images": np.nan}
+    theirs, ours = (frame[frame["margin"] > 0][["relative", "linf"]].median() for frame in
+                    (images_and_features(profile, model) for model in (sce, mmc)))
+    times = (ours / theirs).replace([np.inf, -np.inf], np.nan)
+    return {"features": times["relative"], "images": times["linf"]}
+
+
+def _says(profile, mmc, values, times) -> str:
+    by, name = values.set_index(["model", "what"]), short(profile, mmc)
+    claimed = by.loc[(mmc, "worst"), "paper"]
+    says = (("" if np.isnan(claimed) else f"for {name} the paper prints {claimed:.1f} % under its attack; ")
+            + f"here {name} keeps {by.loc[(mmc, 'untargeted_1'), 'accuracy']:.1f} % under the paper's attack and "
+            f"{by.loc[(mmc, 'worst'), 'accuracy']:.1f} % in the worst case")
+    features, images = times[["features", "images"]].iloc[0]
+    if np.isfinite([features, images]).all():
+        says += (f": its loss makes the margin of the features {features:.2f} times SCE's (in units of their spread), and the distance "
+                 f"from an image to its nearest adversarial example {images:.2f} times")
+    return says
 
 
 def _asked(profile, methods) -> list[str]:
@@ -67,8 +95,8 @@ def _asked(profile, methods) -> list[str]:
 def draw_glance(data: pd.DataFrame, times: pd.DataFrame, names: dict[str, str], title: str):
     """A panel for each training with a group of bars a model, and one with the ratios; `data`: model, what, accuracy, low, high, paper (%);
     `times`: training, features, images; `names` by model, SCE's and MMC's of one training side by side."""
-    models, pairs = list(names), len(times)
-    figure, axes = subplots(1, pairs + 1, figsize=(WIDE, 3.4), squeeze=False, width_ratios=[1.0] * pairs + [0.7])
+    models, pairs, why = list(names), len(times), bool(times[["features", "images"]].notna().any(axis=None))
+    figure, axes = subplots(1, pairs + why, figsize=(WIDE, 3.4), squeeze=False, width_ratios=[1.0] * pairs + [0.7] * why)
     for axis, pair, training in zip(axes[0], (models[:2], models[2:]), times["training"], strict=False):
         for place, model in enumerate(pair):
             rows = data[data["model"] == model].set_index("what").loc[list(BARS)]
@@ -76,7 +104,7 @@ def draw_glance(data: pd.DataFrame, times: pd.DataFrame, names: dict[str, str], 
             axis.barh(where, rows["accuracy"], 0.85, color=[colour for _, colour in BARS.values()], xerr=error(rows),
                       error_kw={"elinewidth": 0.7, "ecolor": "0.35"})
             for y, (name, accuracy) in zip(where, rows["accuracy"].items(), strict=True):
-                inside = accuracy > 15
+                inside = accuracy > 25
                 axis.annotate(f"{accuracy:.1f}", (0 if inside else rows.loc[name, "high"], y), (3, 0), textcoords="offset points",
                               va="center", fontsize="x-small", color="white" if inside and name in ("cross_entropy", "worst") else "black")
             if not np.isnan(claimed := rows["paper"].iloc[0]):  # at the bar of the attack that the paper means
@@ -88,17 +116,9 @@ def draw_glance(data: pd.DataFrame, times: pd.DataFrame, names: dict[str, str], 
         axis.set_xticks(range(0, 101, 25))
         axis.invert_yaxis()
         axis.grid(axis="y", visible=False)
-    axis = axes[0][-1]
-    for place, row in enumerate(times.itertuples()):
-        for offset, value, colour in ((-0.2, row.features, "#009E73"), (0.2, row.images, "#CC79A7")):
-            axis.barh(place + offset, value, 0.36, color=colour)
-            axis.annotate(f"{value:.2f}", (value, place + offset), (3, 0), textcoords="offset points", va="center", fontsize="x-small")
-    axis.axvline(1, color="black", linewidth=0.9)
-    axis.set_yticks(range(pairs), ["standard" if training == "standard" else "adver-\nsarial" for training in times["training"]])
-    axis.set(xlim=(0, 1.25 * times[["features", "images"]].to_numpy().max()), xlabel="MMC's over SCE's", title="why: the margins")
-    axis.invert_yaxis()
-    axis.grid(axis="y", visible=False)
-    for text, colour in (*BARS.values(), ("margin of features (in spreads)", "#009E73"), ("distance of images", "#CC79A7")):
+    if why:
+        _draw_why(axes[0][-1], times)
+    for text, colour in (*BARS.values(), *(MARGINS.values() if why else ())):
         axes[0][0].barh([0], [0], color=colour, label=mathtext(text))
     if data["paper"].notna().any():
         axes[0][0].plot([], [], **PRINTED, label="what the paper prints")
@@ -106,3 +126,17 @@ def draw_glance(data: pd.DataFrame, times: pd.DataFrame, names: dict[str, str], 
     figure.legend(handles, texts, loc="outside lower center", ncols=3)
     figure.suptitle(title)
     return figure
+
+
+def _draw_why(axis, times):
+    for place, row in times.iterrows():
+        for offset, (name, (_, colour)) in zip((-0.2, 0.2), MARGINS.items(), strict=True):
+            if np.isfinite(row[name]):
+                axis.barh(place + offset, row[name], 0.36, color=colour)
+                axis.annotate(f"{row[name]:.2f}", (row[name], place + offset), (3, 0), textcoords="offset points", va="center",
+                              fontsize="x-small")
+    axis.axvline(1, color="black", linewidth=0.9)
+    axis.set_yticks(range(len(times)), ["standard" if training == "standard" else "adver-\nsarial" for training in times["training"]])
+    axis.set(xlim=(0, 1.25 * max(1.0, times[list(MARGINS)].max(axis=None))), xlabel="MMC's over SCE's", title="why: the margins")
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)

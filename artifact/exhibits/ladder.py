@@ -80,7 +80,7 @@ def ladder_item(profile: Profile, methods: list[str] | None = None) -> Item:
                     figure_title(profile, title)),
         f"Beyond the paper. Each attack (a rung of the ladder) is run on the same {plan.images} test images and has its own number. In the "
         "worst case an image is right only if no attack fools it; attacks stand in the order of what each adds, which for one model "
-        "may not be their order of strength. In the figure this is over the rung and all before it, and hollow marks "
+        "may not be their order of strength. In the figure the worst case is over the rung and all before it, and hollow marks "
         f"are an attack's own number where that is higher. PGD takes {profile.white_box.steps[1]} steps; restarts: {plan.restarts}; "
         f"{every}: {plan.classes} targets of {plan.steps} steps each, whose size decays to zero. Dividing logits needs centers of known "
         "norm C; with a loss of scale s they are divided by 2sC²."

@@ -52,8 +52,10 @@ def probe(profile: Profile, methods: list[str] | None = None) -> Item:
     worst, thrown = falls.max(), values["collapsed"].sum()
     networks = [profile.network(model) for model in watched]
     limits = sorted({100 * network.guard for network in networks})
-    says = (f"{'no epoch was' if not thrown else f'{thrown} epochs were'} thrown away; from one epoch to the next the probe fell by at "
-            f"most {max(0.0, worst):.1f} points, and the guard acts where it falls by {' or '.join(f'{limit:g}' for limit in limits)}")
+    gone = {0: "no epoch was", 1: "1 epoch was"}.get(int(thrown), f"{thrown} epochs were")
+    says = (f"{gone} thrown away; from one epoch to the next the probe fell by at "
+            f"most {max(0.0, worst):.1f} points, and the guard acts where it falls by more than "
+            f"{' or '.join(f'{limit:g}' for limit in limits)}")
     epsilons = " and ".join(sorted({epsilon_text(network.epsilon) for network in networks}))
     title = "Accuracy under the probe for catastrophic overfitting, by epoch"
     return Item("Probe", "probe", title, says, values=values.round(4),
@@ -80,12 +82,12 @@ def draw_probe(data: pd.DataFrame, looks: dict, title: str):
     figure, axis = subplots(figsize=(WIDE, 3.1))
     for model, own in looks.items():
         rows = data[data["model"] == model]
-        axis.plot(rows["after"], rows["accuracy"], **own)
+        axis.plot(rows["after"], rows["accuracy"], markevery=3, **own)
         away = rows[rows["collapsed"].astype(bool)]
         axis.plot(away["after"], away["accuracy"], "x", color="black", markersize=8)
     axis.set(xlabel="epoch", ylabel="accuracy (%)", ylim=(0, None))
     axis.xaxis.get_major_locator().set_params(integer=True)
-    figure.legend(loc="outside lower center", ncols=3)
+    figure.legend(loc="outside lower center", ncols=3, handlelength=4.5)
     figure.suptitle(title, wrap=True)
     return figure
 

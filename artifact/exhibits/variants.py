@@ -84,7 +84,8 @@ def _table_4_says(profile, models) -> str:
     if not (mmc and sce):
         return "SCE and MMC are not both here"
     mine, theirs = (variants.table_4(profile, model) for model in (mmc, sce))
-    gaps = {"all": difference(clean(profile, mmc, None), clean(profile, sce, None))}
+    first = min(len(clean(profile, model, None)) for model in (mmc, sce))  # as many images as both are tested on
+    gaps = {"all" if first > profile.white_box.images else "clean": difference(*(clean(profile, model, first) for model in (mmc, sce)))}
     gaps |= {column: difference(correct(profile, mine[column]), correct(profile, theirs[column])) for column in ("pgd10_un_8", "margin")}
     parts = [f"{_title(profile, column)}: {label(profile, mmc)} over SCE by {with_difference(gap)}" for column, gap in gaps.items()]
     held, strong = (gaps[column][1] > 0 for column in ("pgd10_un_8", "margin"))

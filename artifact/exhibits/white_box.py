@@ -65,8 +65,8 @@ def table_1(profile: Profile, methods: list[str] | None = None) -> Item:
         notes="A targeted attack can leave a lower accuracy than an untargeted one: L_Ada^{un,1} pushes a feature away from its own "
         "center, not across a boundary. This is a finding, not an error. MMC rows under the adaptive objectives L_Ada^{un,1} "
         "and L_Ada^{tar,1}, the others under cross-entropy, as in the paper. "
-        f"{profile.white_box.images} test images (clean accuracy also on all there are), {profile.white_box.restarts} random "
-        f"start{'s' * (profile.white_box.restarts > 1)}, best iterate kept."
+        f"{profile.white_box.images} test images{', clean accuracy also on all there are' * ('all' in set(values['column']))}, "
+        f"{profile.white_box.restarts} random start{'s' * (profile.white_box.restarts > 1)}, best iterate kept."
         + "".join(f" {METHODS[loss].name}: {text}" for loss, text in ROWS_OF_OTHERS.items()
                   if any(profile.models[model].loss == loss for model in methods))
         + _how_trained(profile, methods) + trained_in(profile, {model: label(profile, model) for model in methods}),

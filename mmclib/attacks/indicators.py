@@ -105,7 +105,7 @@ def unstable_predictions(model: nn.Module, images: Tensor, labels: Tensor, *, ta
 def silent_success(losses: Tensor, success: Tensor) -> Tensor:
     """Raised where some try on the way was adversarial and the attack did not return it: keep the best try instead of the last.
 
-    Losses (steps, N) of an objective that is positive exactly on success, such as success_margin; `success` bool (N,), as the attack
+    Losses (steps, N) of an objective that is positive on success, such as success_margin; `success` bool (N,), as the attack
     reports it. Raises ValueError for other shapes. Source: indicator I3.
     """
     _check_losses(losses)

@@ -150,6 +150,12 @@ def test_durations_by_hand(tmp_path, monkeypatch):
     receipts[new] = {"provenance": {"seconds": 6}}
     seconds, measured = scaling.durations(planned)
     assert list(seconds.values()) == [9, 2 + 30 + 6, 12, 2] and measured == {Path("both")}
+    gathers = replace(planned[-1], outputs=(tmp_path / "gathers.json",))  # done, and a start alone, since others made what it shows
+    gathers.receipt.touch()
+    seconds, measured = scaling.durations([*planned[:-1], gathers])
+    assert seconds[gathers.receipt] == 2 and measured == {Path("both"), gathers.receipt}
+    new.unlink()
+    assert gathers.receipt not in scaling.durations([*planned[:-1], gathers])[1]
 
 
 def test_the_measured_point_by_hand(tmp_path, monkeypatch):

@@ -123,6 +123,7 @@ def test_a_folder_that_may_not_be_written_to_is_named(tiny, tmp_path):
 def test_with_a_device_and_no_profile_named_the_larger_one_is_told_and_the_demo_taken(monkeypatch):
     profile, why = commands.choose_profile(None)
     assert profile.name == "demo" and "needs a CUDA device, which this machine lacks" in why
+    monkeypatch.setattr(preflight, "may_have_a_device", lambda: True)
     monkeypatch.setattr(preflight, "cuda_device", lambda: "NVIDIA H100")
     monkeypatch.setattr(machine, "workers", lambda profile: 1)
     profile, why = commands.choose_profile(None)

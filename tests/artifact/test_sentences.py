@@ -226,10 +226,31 @@ def test_the_glance_has_the_papers_number_and_the_verdicts(cpu, quick):
     ratios = item.values.dropna(subset="training").set_index("training")
     assert f"feature margin is {ratios.loc['standard', 'features']:.2f} times SCE's" in distances.why(cpu).says
     assert item.says.startswith("for MMC-10 the paper prints 24.8 % under its attack; here MMC-10 keeps 22.1 %")
-    with pytest.raises(exhibit.NotPlanned):
-        glance.glance(quick)  # it measures no distances
+    item = glance.glance(quick)  # which measures no distances
+    assert item.says.endswith("% in the worst case") and "Right:" not in item.notes and len(item.figure.axes) == 2
     with pytest.raises(exhibit.NotPlanned):
         glance.glance(cpu, ["sce"])
+
+
+def test_the_glance_shows_the_pair_that_is_made_and_no_ratio_that_is_none(cpu, monkeypatch):
+    whole = glance.images_and_features
+
+    def none_right(profile, model):
+        return whole(profile, model).assign(margin=-1.0 if model == "sce" else 1.0)
+    monkeypatch.setattr(glance, "images_and_features", none_right)
+    item = glance.glance(cpu)
+    assert item.says.endswith("% in the worst case") and item.values["features"].notna().sum() == 1 and len(item.figure.axes) == 3
+
+    def away(profile, model):
+        if model.startswith("at-"):
+            raise exhibit.Missing(f"fmn on {model}")
+        return whole(profile, model)
+    monkeypatch.setattr(glance, "images_and_features", away)
+    item = glance.glance(cpu)
+    assert item.notes.endswith("Not made yet: the other pair.") and set(item.values["model"].dropna()) == {"sce", "mmc-10"}
+    monkeypatch.setattr(glance, "images_and_features", lambda profile, model: away(profile, "at-" + model))
+    with pytest.raises(exhibit.Missing, match="fmn on at-sce"):
+        glance.glance(cpu)
 
 
 def test_the_probe_says_how_far_it_fell(cpu):
@@ -239,10 +260,20 @@ def test_the_probe_says_how_far_it_fell(cpu):
     histories = {model: [epoch["probe"] for epoch in receipt["results"]["history"]] for model, receipt in trained.items()}
     assert set(item.values["model"]) == set(histories) and len(histories) == 7
     fell = max(before - after for probes in histories.values() for before, after in zip(probes, probes[1:], strict=False))
-    assert f"fell by at most {100 * fell:.1f} points, and the guard acts where it falls by 20" in item.says
+    assert f"fell by at most {100 * fell:.1f} points, and the guard acts where it falls by more than 20" in item.says
     assert item.says.startswith("no epoch was thrown away")
     with pytest.raises(exhibit.NotPlanned):
         training.probe(cpu, ["sce"])
+
+
+def test_an_epoch_that_the_guard_threw_away_is_counted_and_crossed(cpu, monkeypatch):
+    history = [{"epoch": 1, "probe": 0.5, "collapsed": False}, {"epoch": 2, "probe": 0.01, "collapsed": True},
+               {"epoch": 2, "probe": 0.52, "collapsed": False}]
+    monkeypatch.setattr(training, "_receipt", lambda *_: {"results": {"history": history}})
+    item = training.probe(cpu, ["at-un-sce"])
+    assert item.says.startswith("1 epoch was thrown away; from one epoch to the next the probe fell by at most 49.0 points")
+    crosses = [line for line in item.figure.axes[0].lines if line.get_marker() == "x"]
+    assert [list(line.get_xdata()) for line in crosses] == [[2]]
 
 
 def test_clean_accuracy_beside_the_papers_is_of_all_test_images(cpu):

@@ -234,6 +234,18 @@ def test_batches_shrink_and_grow_to_what_half_a_minute_allows(monkeypatch):
     assert sizes == [256, 244]
 
 
+def test_attacks_that_shrink_take_at_least_a_full_call(tmp_path, monkeypatch):
+    """Of 32 x 32 pixels a call takes 32 images; what fills calls by itself keeps to the 16 rows that a call has at least."""
+    seen = []
+    monkeypatch.setattr(verified, "each_batch", lambda *arguments, **options: seen.append(arguments[-1]) or iter(()))
+    model, images, labels = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), torch.rand(4, 3, 32, 32), torch.zeros(4, dtype=torch.int64)
+    for attack, least in ((attacks.pgd, 32), (attacks.multi_targeted, 32), (attacks.carlini_wagner, 16), (attacks.spsa, 16)):
+        list(verified.attacked(model, images, labels, attack, None, 0, 256, {}, False, partials.Partial(tmp_path / "new", lambda: "of")))
+        assert seen.pop() == least and not seen
+    list(verified.attacked(model, images, labels, attacks.pgd, None, 0, 256, {}, False, partials.Partial(None, lambda: "of")))
+    assert seen == [0]
+
+
 def test_transfer_goes_on_where_it_stopped(mmc, sce, digits, tmp_path, monkeypatch):
     models, partial = {"mmc": mmc, "sce": sce}, tmp_path / "partial"
     whole = evaluation.transfer_row(mmc, models, *digits, attacks.mim, **PGD)
