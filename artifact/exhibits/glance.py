@@ -43,8 +43,9 @@ def glance(profile: Profile, methods: list[str] | None = None) -> Item:
         raise away[0]
     values, times = pd.DataFrame(bars), pd.DataFrame(ratios)
     names = {model: label(profile, model) for model in dict.fromkeys(values["model"])}
-    title = f"Robustness under the paper's attack and in the worst case, ε = {epsilon_text(profile.white_box.epsilons[0])}, and why"
     known, plan = bool(times[["features", "images"]].notna().any(axis=None)), profile.verdict
+    title = (f"Robustness under the paper's attack and in the worst case, ε = {epsilon_text(profile.white_box.epsilons[0])}"
+             f"{', and why' * known}")
     return Item("At a glance", "glance", title, _says(profile, list(names)[1], values, times),
                 values=pd.concat([values, times], ignore_index=True).round(4),
                 figure=draw_glance(values, times, names, figure_title(profile, title)),

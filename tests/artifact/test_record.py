@@ -11,7 +11,7 @@ import yaml
 from artifact import experiment, record, release, report
 from artifact.exhibits.exhibit import Missing
 from artifact.exhibits.ladder import strongest
-from artifact.measurements import ladder, white_box
+from artifact.measurements import ladder, variants, white_box
 from mmclib import checkpoints, evaluation, zoo
 
 COMMITTED = [name for name in ("quick", "cpu", "paper") if (experiment.ROOT / "figures" / name).is_dir()]
@@ -109,6 +109,8 @@ def test_a_card_is_what_the_receipts_say(name, cards):
     profile = experiment.load_profile(profile)
     try:
         made = key in white_box.models(profile) or (key in ladder.models(profile) and strongest(profile, key) is not None)
+        if not made and key in variants.models(profile):
+            made = all(variants.variant(profile, key)[name].path(profile).exists() for name in ("untargeted_1", "untargeted_2"))
     except Missing:
         made = False
     if not made:
