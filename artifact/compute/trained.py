@@ -23,7 +23,7 @@ from artifact.experiment import (
     read_receipt,
     write_receipt,
 )
-from artifact.measurements.measurement import ADAPTIVE, num_classes
+from artifact.measurements.measurement import num_classes, objective
 from mmclib import centers, checkpoints, data, evaluation, models, training, zoo
 from mmclib.seeds import derive
 
@@ -70,9 +70,9 @@ def recipe(profile: Profile, model: str) -> training.Recipe:
     if spec.adversarial:
         goal = "targeted" if spec.adversarial == "targeted" else "untargeted"
         # Cross-entropy has no gradient on MMC's logits, so its adversarial training is adaptive (App. B.4).
-        objective = f"{goal}_2" if spec.inner == "margin" else f"{goal}_1" if spec.loss in ADAPTIVE else "cross_entropy"
+        climbed = f"{goal}_2" if spec.inner == "margin" else objective(profile, model, goal == "targeted")
         adversarial = training.AdversarialTraining(mode=goal, epsilon=network.epsilon, step_size=network.step_size, steps=network.steps,
-                                                   objective=objective, noise=network.noise, guard=network.guard)
+                                                   objective=climbed, noise=network.noise, guard=network.guard)
         if network.noise and goal == "targeted":  # one step towards a target is weak
             adversarial = adversarial.two_steps()
     same = ("epochs", "batch_size", "learning_rate", "decay", "momentum", "weight_decay", "shift", "flip", "optimizer", "other_rate",
