@@ -22,6 +22,14 @@ def seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture()
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def digits():
     """60 test digits, float (60, 1, 8, 8), with their labels."""

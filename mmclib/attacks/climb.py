@@ -37,9 +37,9 @@ class ShortStepsWarning(UserWarning):
 def warn_if_short(name: str, epsilon: float, step_size: float, steps: int) -> None:
     """Warn where `steps` steps of `step_size` do not reach from the middle of the ball to its border."""
     if steps * step_size < epsilon * (1 - 1e-6):
-        checks.warn(f"{name}: {steps} step{'s' * (steps > 1)} of {step_size:.3g} reach {steps * step_size:.3g}, not the border of the ball "
-                    f"of {epsilon:.3g}: the attack is weaker than its epsilon says; take more or larger steps (epsilon / 4 is usual)",
-                    ShortStepsWarning)
+        checks.warn(f"{name}: {steps} step{'s' * (steps > 1)} of {step_size:.3g} reach{'es' * (steps == 1)} {steps * step_size:.3g}, not "
+                    f"the border of the ball of {epsilon:.3g}: the attack is weaker than its epsilon says; take more or larger steps "
+                    "(epsilon / 4 is usual)", ShortStepsWarning)
 
 
 def random_start(originals: Tensor, seeds: Tensor, epsilon: float, restart: int = 0) -> Tensor:

@@ -5,12 +5,13 @@ from functools import partial
 import pytest
 import torch
 
-from artifact import adversarial
+from artifact import adversarial, experiment
 from artifact.experiment import load_profile
-from mmclib import checkpoints, data, load_released
+from mmclib import checkpoints, data, load_released, zoo
 from mmclib.evaluation import accuracy
 
 NAME = "quick-at-un-sce"
+RELEASED = pytest.mark.skipif("cpu-sce" not in zoo.released(), reason="cpu-sce is not released")
 
 
 def test_crafted_images_are_whole_pixels_of_the_ball_and_fool_as_counted(mmc, digits):
@@ -49,3 +50,15 @@ def data_or_skip():
         data.load("cifar10", "test")
     except FileNotFoundError as error:
         pytest.skip(str(error))
+
+
+@RELEASED
+def test_no_more_images_are_claimed_than_there_are():
+    quick = experiment.load_profile("quick")
+    model = next(name.removeprefix("quick-") for name in zoo.released() if name.startswith("quick-"))
+    short = quick.model_copy(update={"training": {name: network.model_copy(update={"dataset": "digits"})
+                                                  for name, network in quick.training.items()}})
+    with pytest.raises(ValueError, match="so there are no 100000 to craft"):
+        adversarial.write(short, model, 100_000)
+    with pytest.raises(FileNotFoundError, match="cpu-lgm has no adversarial images yet; make them with: python -m artifact adversarial"):
+        adversarial.check("cpu-lgm")

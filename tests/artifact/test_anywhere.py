@@ -5,15 +5,15 @@ import shutil
 import subprocess
 import sys
 
-import pandas as pd
 import pytest
+import torch
 
-from artifact import experiment, methods
-from artifact.exhibits import exhibit
-from artifact.exhibits import white_box as white_box_exhibits
+from artifact import __main__ as command_line
+from artifact import jobs, machine
+from artifact.compute import locks
+from artifact.experiment import ROOT
 from mmclib import data
 
-ROOT = experiment.ROOT
 DRAW = """
 import sys, pathlib, pandas as pd
 from artifact.exhibits import white_box
@@ -54,7 +54,6 @@ def test_an_ascii_locale_prints_and_reads_utf_8():
     (["run", "--profile", "paper", "--only", "train sce"], "needs a CUDA device"),
 ])
 def test_the_command_line_says_what_is_wrong_in_one_line(arguments, says):
-    import torch
     if "paper" in arguments and torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
     done = python("-m", "artifact", *arguments)
@@ -98,54 +97,6 @@ def test_nothing_in_a_profiles_name_is_run(tmp_path, profile, place):
     assert not mark.exists()
 
 
-@pytest.mark.skipif(not (shutil.which("make") and shutil.which("git")), reason="no make or git here")
-def test_clean_never_removes_what_git_tracks(tmp_path):
-    for name in ("results/quick/a.json", "results/demo/b.json"):
-        (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).write_text("")
-    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
-    subprocess.run(["git", "add", "results/quick"], cwd=tmp_path, check=True)
-    (tmp_path / "results/quick/new.json").write_text("")
-    for profile in ("", "quick", "demo", ".."):
-        command = ["make", "-f", str(ROOT / "Makefile"), "clean", f"PROFILE={profile}"]
-        subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
-    assert (tmp_path / "results/quick/a.json").exists() and not (tmp_path / "results/quick/new.json").exists()
-    assert not (tmp_path / "results/demo").exists() and (tmp_path / "results").exists()
-
-
-@pytest.mark.skipif(not (shutil.which("make") and shutil.which("git")), reason="no make or git here")
-@pytest.mark.parametrize("git", ["there is no clone", "git refuses another user's clone"])
-def test_clean_removes_no_record_where_git_cannot_say_what_it_tracks(tmp_path, git):
-    for name in ("results/quick/a.json", "results/demo/b.json", "results/quick-rehearsal/c.json"):
-        (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).write_text("")
-    variables = {"GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
-    if git != "there is no clone":
-        subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
-        variables["GIT_TEST_ASSUME_DIFFERENT_OWNER"] = "1"
-    said = {}
-    for profile in ("quick", "demo", "quick-rehearsal"):
-        command = ["make", "-f", str(ROOT / "Makefile"), "clean", f"PROFILE={profile}"]
-        said[profile] = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | variables, check=False)
-    assert said["quick"].returncode and "git does not say here which files of quick it tracks" in said["quick"].stderr
-    assert [path.name for path in (tmp_path / "results").iterdir()] == ["quick"] and (tmp_path / "results/quick/a.json").exists()
-
-
-@pytest.mark.skipif(not (shutil.which("make") and shutil.which("git") and (ROOT / ".git").exists()), reason="no make or clone here")
-def test_clean_leaves_all_that_is_tracked_here(tmp_path):
-    subprocess.run(["git", "clone", "-q", "--no-hardlinks", str(ROOT), str(tmp_path / "clone")], check=True)
-    folder = tmp_path / "clone"
-    for profile in ("", "demo", "quick", "cpu"):
-        for place in ("results", "figures", "logs"):
-            made = folder / place / (profile or "demo") / "made.txt"
-            made.parent.mkdir(parents=True, exist_ok=True)
-            made.write_text("")
-        command = ["make", "-f", str(ROOT / "Makefile"), "clean", f"PROFILE={profile}"]
-        subprocess.run(command, cwd=folder, capture_output=True, check=True)
-        assert not list(folder.rglob("made.txt"))
-    assert subprocess.run(["git", "status", "--porcelain"], cwd=folder, capture_output=True, text=True, check=True).stdout == ""
-
-
 def test_a_tilde_in_the_data_folder_is_the_home(monkeypatch):
     monkeypatch.setenv("MMC_DATA", "~/no data here")
     with pytest.raises(FileNotFoundError) as error:
@@ -153,18 +104,56 @@ def test_a_tilde_in_the_data_folder_is_the_home(monkeypatch):
     assert os.path.expanduser("~/no data here") in str(error.value)
 
 
-def test_a_model_of_ones_own_has_a_row_beside_the_papers():
-    profile = experiment.load_profile("demo")
-    own = profile.models["mmc-10"].model_copy(update={"radius": 20.0})
-    profile = profile.model_copy(update={"models": profile.models | {"my row": own}})
-    rows = exhibit.paper_table("table1.csv").reindex([methods.paper_label(profile, model) for model in ("sce", "my row")])
-    assert list(rows.index) == ["SCE", "MMC-20"] and rows.loc["MMC-20"].isna().all() and rows.index.name == "method"
-    notebook = (ROOT / "notebooks" / "03_white_box.ipynb").read_text(encoding="utf-8")
-    assert "reindex([paper_label" in notebook and ".loc[[name_of" not in notebook
+def test_jobs_at_a_time_fit_a_containers_cores_and_memory(load, tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "CONTAINER", tmp_path)
+    monkeypatch.setattr(jobs.os, "sched_getaffinity", lambda _: range(64), raising=False)
+    monkeypatch.setattr(jobs.os, "sysconf", lambda name: {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 64 * 2**18}[name])
+    profile = load()
+    assert (machine.cores(), machine.memory(), machine.workers(profile)) == (64, 64 * 2**30, 42)
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert machine.cores() == 64
+    (tmp_path / "cpu.max").write_text("400000 100000\n")
+    assert machine.cores() == machine.workers(profile) == 4
+    (tmp_path / "memory.max").write_text(f"{4 * 2**30}\n")
+    assert machine.workers(profile) == machine.processes() == 2
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert machine.workers(profile) == 1
 
 
-def test_a_dollar_in_a_title_is_a_dollar():
-    profile = experiment.load_profile("demo").model_copy(update={"title": "a $\\foo$ b"})
-    data = pd.DataFrame({"model": ["sce"] * 2, "epsilon": [0.0, 0.1], "accuracy": [90.0, 10.0], "low": [85.0, 5.0], "high": [95.0, 15.0]})
-    figure = white_box_exhibits.draw_curve(data, {"sce": methods.look(profile, "sce")}, exhibit.figure_title(profile, "text"))
-    figure.draw_without_rendering()
+def test_a_disk_without_locks_is_a_sentence(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(37, "No locks available")
+    monkeypatch.setattr(locks.fcntl, "flock", no_locks)
+    with pytest.raises(OSError, match="lies on a disk that grants no locks .No locks available.*MMC_RESULTS") as refused, locks.only_one(
+            tmp_path / "receipt.json"):
+        raise AssertionError("not reached")
+    assert refused.value.filename is None  # so that the command says the sentence itself
+
+
+def test_relative_folders_mean_the_same_in_a_notebook(tmp_path):
+    makefile = (ROOT / "Makefile").read_text()
+    absolute = makefile.partition("ABSOLUTE := ")[2].partition("\n")[0].replace("$$", "$")
+    environment = os.environ | {"MMC_RESULTS": "my own", "MMC_CHECKPOINTS": "/else", "MMC_DATA": ""}
+    script = f"{absolute}; echo \"$MMC_RESULTS|$MMC_CHECKPOINTS|$MMC_DATA\""
+    said = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+    assert said == f"{tmp_path}/my own|/else|\n"
+    recipes = [line for line in makefile.splitlines() if "jupyter lab" in line or "--nbval" in line]
+    assert len(recipes) == 2 and all("$(ABSOLUTE); " in line for line in recipes)
+
+
+def test_windows_is_told_before_anything_fails():
+    script = "import os; os.name = 'nt'\ntry: import artifact\nexcept SystemExit as ended: print(ended)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "run it in WSL" in done.stdout
+
+
+def test_odd_surroundings_are_a_sentence(monkeypatch, capsys):
+    command = f"exec {sys.executable} -m artifact run --profile demo --dry-run"
+    for closed in (">&-", "2>&-", "<&- >&- 2>&-"):
+        assert subprocess.run(["sh", "-c", f"{command} {closed}"], cwd=ROOT, capture_output=True).returncode == 0, closed
+    monkeypatch.setenv("MMC_PARENT", "abc")
+    assert command_line.main(["run", "--profile", "demo", "--dry-run"]) == 2
+    assert "MMC_PARENT is for make and Snakemake" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command_line.main(["run", "--profile", "demo", "--time-budget", "1e30"])
+    assert "below a billion" in capsys.readouterr().err

@@ -12,7 +12,16 @@ import pytest
 
 from artifact import __main__ as command_line
 from artifact import cluster, commands, experiment, jobs, scaling
+from artifact.experiment import ROOT
 from tests.artifact.tiny import TINY
+
+TAKE = """
+import os, sys, time
+from artifact import cluster
+held = cluster.take_gpu()
+print(os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.fixture()
@@ -50,15 +59,6 @@ def test_snakemake_may_use_as_many_gpus_as_there_are(tiny, monkeypatch):
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1,2,3"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a1, GPU-b2")
     assert cluster.gpus() == ["GPU-a1", "GPU-b2"]
-
-
-TAKE = """
-import os, sys, time
-from artifact import cluster
-held = cluster.take_gpu()
-print(os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
-sys.stdin.read()
-"""
 
 
 def test_two_jobs_never_take_the_same_gpu_and_a_third_waits_until_one_is_killed(tmp_path):
@@ -173,3 +173,25 @@ def test_the_measured_point_by_hand(tmp_path, monkeypatch):
     assert point.ran == pytest.approx(160, abs=8) and point.fewer == pytest.approx(60, abs=8)
     assert point.simulated == scaling.simulate(planned, {job.receipt: 2 + made[job.name][1] - made[job.name][0] for job in planned}, 2)[0]
     assert scaling.observed([_job("e", 1)]) is None
+
+
+def test_jobs_of_one_slurm_allocation_share_its_gpus_out(tmp_path):
+    environment = os.environ | {"TMPDIR": str(tmp_path), "SLURM_JOB_ID": "7", "CUDA_VISIBLE_DEVICES": "0,1"}
+    started = [subprocess.Popen([sys.executable, "-c", TAKE], cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                env=environment) for _ in range(3)]
+    ready, _, _ = select.select([job.stdout for job in started], [], [], 60)
+    taken = {job.stdout.readline().strip() for job in started if select.select([job.stdout], [], [], 3)[0] or job.stdout in ready}
+    for job in started:
+        job.kill()
+        job.communicate()
+    assert taken == {"0", "1"}
+
+
+def test_both_sides_of_the_measured_point_take_the_last_process_alone(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    path.touch()
+    made = {"provenance": {"seconds": 100, "finished": "2026-01-01T00:10:00Z"}, "results": {"seconds": 500}}  # 400 before a kill
+    monkeypatch.setattr(scaling, "read_receipt", lambda _: made)
+    monkeypatch.setattr(jobs, "SECONDS_TO_START", 2)
+    point = scaling.observed([jobs.Job("a", "n", {}, (path,), makes={path: 1.0})])
+    assert point.simulated == 102 and point.ran == pytest.approx(100, abs=4)

@@ -10,7 +10,7 @@ import tomllib
 import pytest
 
 from artifact import __main__ as command_line
-from artifact import commands, experiment, status
+from artifact import commands, experiment, jobs, status
 from mmclib import __version__
 
 ROOT = experiment.ROOT
@@ -92,3 +92,26 @@ def test_a_stop_is_said_once_by_the_command_in_front(front, tmp_path, monkeypatc
         monkeypatch.setenv(status.FOLDER, str(tmp_path))
     assert command_line.main(["record"]) == 130
     assert capsys.readouterr().err == ("" if front else "\nstopped; what is done stays done, and the same command goes on\n")
+
+
+def test_numbers_on_the_command_line_are_asked_for_in_words(capsys):
+    for option, value in (("--jobs", "x"), ("--jobs", "0"), ("--time-budget", "soon")):
+        with pytest.raises(SystemExit):
+            command_line.main(["run", option, value])
+        said = capsys.readouterr().err
+        assert "it must be a" in said and "invalid _" not in said
+
+
+def test_what_was_asked_for_is_said_to_be_there(capsys):
+    commands.announce(experiment.load_profile("cpu"), "named", [], 1, "the jobs asked for")
+    assert "the receipts of the jobs asked for are in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["a b ü/tiny two ü", "{x}/tiny"])
+def test_snakemake_takes_a_profile_of_any_path(load, name):
+    profile = load(name=name)
+    todo = [job for job in jobs.plan(profile) if job.name.startswith("train")]
+    command = commands.snakemake(profile, todo, 1, targets=(todo[0].receipt,))
+    command.insert(command.index("--"), "--dry-run")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from artifact import crate, experiment
+from artifact import crate, experiment, jobs, report
+from artifact.receipts import write_receipt
 from tests.artifact.tiny import TINY
+
+ROOT = experiment.ROOT
 
 
 @pytest.fixture()
@@ -70,3 +73,23 @@ def test_what_cannot_be_written_says_why(committed, tmp_path, monkeypatch):
     (tmp_path / "tiny.yaml").write_text(TINY)
     with pytest.raises(ValueError, match="has no receipts yet"):
         crate.write(experiment.load_profile(str(tmp_path / "tiny.yaml")), tmp_path / "crate")
+
+
+def drawn(profile):
+    """Draw all and write the last job's receipt, as its notebook does; returns the job."""
+    items = [written.summary() for written in report.write_all(profile)]
+    job = jobs.find(profile, "report")
+    write_receipt(job.receipt, {"identity": job.receipt.stem.rsplit("-", 1)[-1], "kind": "notebook", "results": {"items": items},
+                                "provenance": {}})
+    return job
+
+
+def test_a_crate_is_a_folder_or_a_zip_and_holds_what_its_receipts_drew(load, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="would become a folder"):
+        crate.write(load(), tmp_path / "out.tar.gz")
+    quick = experiment.load_profile("quick")
+    monkeypatch.setenv("MMC_RESULTS", str(ROOT / "results"))
+    drawn = {path.name for path in jobs.drawn_files(quick)}
+    assert {"index.html", "table_1.csv", "table_1.tex", "figure_4.png"} <= drawn and "table_5.csv" not in drawn
+    monkeypatch.setenv("MMC_RESULTS", str(tmp_path))
+    assert jobs.drawn_files(quick) == []

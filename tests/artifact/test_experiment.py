@@ -7,9 +7,10 @@ import shutil
 import pytest
 import yaml
 
-from artifact import estimates, experiment, jobs, rehearsal, runners
+from artifact import estimates, experiment, jobs, profiles, rehearsal, runners
 from artifact.compute import trained
-from artifact.measurements import white_box
+from artifact.measurements import ladder, white_box
+from mmclib.data import NUM_CLASSES
 
 DEMO = yaml.safe_load((experiment.ROOT / "profiles" / "demo.yaml").read_text())
 
@@ -278,3 +279,14 @@ def test_a_recipe_is_what_the_profile_says(name):
         told = {field.name: getattr(network, field.name) for field in dataclasses.fields(made) if field.name != "adversarial"}
         assert {key: getattr(made, key) for key in told} == told | {"milestones": tuple(network.milestones)}, model
         assert made.adversarial is None or made.adversarial.guard == network.guard
+
+
+def test_two_tables_of_classes_agree():
+    assert profiles.CLASSES == NUM_CLASSES
+
+
+def test_a_training_step_is_timed_at_the_training_batch():
+    for name in ("demo", "quick", "cpu", "paper"):
+        profile = experiment.load_profile(name)
+        spec = ladder.step_time(profile, "mmc-10", "sce")
+        assert spec.settings["batch_size"] == trained.recipe(profile, "mmc-10").batch_size

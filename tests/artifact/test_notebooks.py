@@ -10,6 +10,7 @@ import torch
 
 from artifact import experiment, notebook, runners
 from artifact.exhibits import white_box as white_box_exhibits
+from artifact.experiment import ROOT
 from mmclib.losses import SoftmaxCrossEntropy
 
 NOTEBOOKS = sorted((experiment.ROOT / "notebooks").glob("*.ipynb"))
@@ -98,3 +99,10 @@ def test_the_hand_worked_network_is_the_same_twice_and_knows_digits():
     images, labels = notebook.digits()
     first, second = (notebook.trained_on_digits(SoftmaxCrossEntropy(10, 64), epochs=3) for _ in range(2))
     assert torch.equal(first(images), second(images)) and (first(images).argmax(1) == labels).float().mean() > 0.8
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_measure_only_what_their_jobs_wait_for(path):
+    cells = json.loads(path.read_text())["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    assert not re.search(r"measure\.evaluate|ensure_model", code)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from artifact import experiment
+from artifact import cluster, experiment
 from artifact.compute import probes
 from artifact.measurements import white_box
 from mmclib import data, models
@@ -31,3 +31,12 @@ def test_a_path_starts_at_an_image_that_is_classified_rightly():
         assert torch.equal(torch.cdist(starts, torch.tensor(found["centers"])).argmin(1), labels[found["inputs"]])
     with pytest.raises(ValueError, match="mmc-10-2d classifies none of 500 images rightly: there is nothing to attack"):
         probes.plane(profile, spec, classifier, images[:500], (classifier(images[:500].float() / 255).argmax(1) + 1) % 10, partial=None)
+
+
+def test_a_gradient_in_parts_is_the_gradient(mmc):
+    images, labels = data.load("digits", "test")
+    images = images.float() / 255
+    parts = torch.arange(500).split(250)
+    whole = torch.cat([probes._objective_gradient(mmc, images[part], labels[part], "untargeted_2")[1] for part in parts])
+    assert torch.equal(probes._objective_gradient(mmc, images.repeat(2, 1, 1, 1), labels.repeat(2), "untargeted_2")[1][:500], whole)
+    assert cluster.EXECUTORS[0] == "local"

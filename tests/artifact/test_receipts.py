@@ -2,11 +2,12 @@
 
 import json
 import random
+import subprocess
 
 import pytest
 
 from artifact import experiment, jobs, receipts
-from artifact.compute import measure, trained
+from artifact.compute import measure, origin, trained
 from artifact.exhibits import exhibit
 from artifact.measurements import black_box, white_box
 
@@ -198,3 +199,11 @@ def test_a_transfer_onto_another_checkpoint_is_neither_drawn_nor_found(tmp_path,
     assert measure._found(profile, spec.path(profile)) is None
     job = next(job for job in jobs.plan(profile) if spec.path(profile) in job.makes)
     assert spec.path(profile) in job.missing()
+
+
+def test_a_receipts_commit_is_that_of_the_code_that_ran(monkeypatch):
+    origin._commit.cache_clear()
+    before = origin._commit()
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("asked again"))
+    made = origin.provenance(experiment.load_profile("demo"), 1.0)
+    assert {key: made[key] for key in before} == before

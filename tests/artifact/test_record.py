@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from artifact import experiment, record, release, report
+from artifact.compute import trained
 from artifact.exhibits.exhibit import Missing
 from artifact.exhibits.ladder import strongest
 from artifact.measurements import ladder, variants, white_box
@@ -16,6 +17,8 @@ from mmclib import checkpoints, evaluation, zoo
 
 COMMITTED = [name for name in ("quick", "cpu", "paper") if (experiment.ROOT / "figures" / name).is_dir()]
 NUMBER = re.compile(r"\d[\d,.]*\s?(%|×|times|points?|images?/s|hours|seconds)")
+ROOT = experiment.ROOT
+RELEASED = pytest.mark.skipif("cpu-sce" not in zoo.released(), reason="cpu-sce is not released")
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +87,6 @@ def test_a_released_model_loads_and_its_card_names_its_file(name):
 
 @pytest.mark.parametrize("name", zoo.released() or [pytest.param("", marks=pytest.mark.skip("no model is released"))])
 def test_a_clone_makes_the_checkpoint_again_from_the_released_model(name, tmp_path):
-    from artifact.compute import trained
     card = json.loads((zoo.FOLDER / f"{name}.json").read_text())
     profile, model = name.split("-", 1)
     receipt = experiment.read_receipt(experiment.ROOT / "results" / profile / "models" / card["receipt"])
@@ -133,7 +135,6 @@ def test_a_card_outlives_its_row(monkeypatch):
 
 
 def test_a_model_is_released_and_loaded_with_the_same_predictions(tmp_path, monkeypatch):
-    from artifact.compute import trained
     from mmclib import data, evaluation
     monkeypatch.setenv("MMC_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("MMC_CHECKPOINTS", str(tmp_path / "checkpoints"))
@@ -155,3 +156,34 @@ def test_a_released_model_answers_its_committed_images_as_counted(name):
     assert told["model_sha256"] == hashlib.sha256(zoo.released_path(name).read_bytes()).hexdigest()
     found = evaluation.accuracy(zoo.load_released(name), tensors["images"], tensors["labels"])
     assert abs(int(found.correct.sum()) - told["correct"]) <= 2  # another processor's rounding
+
+
+@pytest.mark.parametrize(("text", "says"), [
+    ("<!-- record: cpu -->\nold\n\n## A heading\n\n<!-- record: quick -->\n<!-- end -->\n", "without its end"),
+    ("<!-- record: cpu -->\n## A heading\n<!-- record: quick -->\n<!-- end -->\n<!-- end -->\n", "without its end"),
+    ("a text\n<!-- end -->\n", "without its block"),
+    ("<!-- record: cpu/nonsense -->\n<!-- end -->\n", "there is no block 'cpu/nonsense'"),
+    ("<!-- record: my-profile2/verdict -->\n<!-- end -->\n", "there is no profile 'my-profile2'"),
+])
+def test_a_record_block_that_is_none_loses_no_prose(tmp_path, text, says):
+    page = tmp_path / "PAGE.md"
+    page.write_text(text)
+    with pytest.raises(ValueError, match=says):
+        record.update(page)
+
+
+def test_a_release_may_train_on_the_spot(monkeypatch):
+    monkeypatch.setattr(release, "release", lambda profile, key: torch.is_grad_enabled())
+    assert release.release_all("demo", ["sce"]) == [True]
+
+
+@RELEASED
+def test_a_profiles_name_may_hold_a_dash(tmp_path, monkeypatch):
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "my-cpu.yaml").write_text((ROOT / "profiles" / "cpu.yaml").read_text())
+    (tmp_path / "my-cpu-sce.json").write_text((zoo.FOLDER / "cpu-sce.json").read_text())
+    monkeypatch.setattr(release, "ROOT", tmp_path)
+    monkeypatch.setattr(release, "load_profile", lambda name: experiment.load_profile(str(tmp_path / "profiles" / f"{name}.yaml")))
+    monkeypatch.setattr(zoo, "FOLDER", tmp_path)
+    monkeypatch.setattr(zoo, "released", lambda: ["my-cpu-sce"])
+    assert list(release.cards()) == [tmp_path / "my-cpu-sce.md"]

@@ -17,6 +17,14 @@ from artifact.exhibits import exhibit, style
 from artifact.exhibits import variants as variants_exhibits
 from artifact.exhibits import white_box as white_box_exhibits
 
+OTHER = {"NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4", "OPENBLAS_CORETYPE": "Nehalem", "PYTHONWARNINGS": "ignore"}
+REDRAW = """
+import pathlib, sys
+from artifact import experiment, report
+for name in sys.argv[2:]:
+    report.write_item(pathlib.Path(sys.argv[1]), report.make(name, experiment.load_profile("quick")))
+"""
+
 
 def comparable(change=None):
     profile = experiment.load_profile("paper")
@@ -180,15 +188,6 @@ def test_every_table_of_accuracies_has_intervals_on_the_page(tmp_path):
 
 
 # What differs between processors: which instructions NumPy's and OpenBLAS' loops are made of, and with them last bits and unstable sorts.
-OTHER = {"NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4", "OPENBLAS_CORETYPE": "Nehalem", "PYTHONWARNINGS": "ignore"}
-REDRAW = """
-import pathlib, sys
-from artifact import experiment, report
-for name in sys.argv[2:]:
-    report.write_item(pathlib.Path(sys.argv[1]), report.make(name, experiment.load_profile("quick")))
-"""
-
-
 def test_another_processors_instructions_draw_the_same_bytes(tmp_path):
     names = ("Figure 1", "Figure 2", "Figure 6", "Ladder", "Table 2-I")
     subprocess.run([sys.executable, "-c", REDRAW, str(tmp_path), *names], check=True, env={**os.environ, **OTHER}, cwd=experiment.ROOT)

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from mmclib import attacks, counter, evaluation
-from mmclib.attacks.frozen import BatchDependenceWarning
-from mmclib.attacks.ledger import GradientMaskingWarning
+from mmclib.attacks.climb import ShortStepsWarning
+from mmclib.attacks.frozen import BatchDependenceWarning, FrozenModel
+from mmclib.attacks.ledger import GradientMaskingWarning, _slack
 
 LINF = {"epsilon": 0.1, "step_size": 0.03, "steps": 5}
 SHORT = {"pgd": LINF, "mim": LINF, "multi_targeted": {"epsilon": 0.1, "steps": 5, "classes": 3},
@@ -305,3 +306,31 @@ def test_autoattack_in_odd_surroundings(mmc, digits):
     assert attacks.autoattack(Answer(mmc, subset), images, labels, epsilon=0.2).success.all()
     double = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).double()
     assert attacks.autoattack(double, images, double(images.double().flatten(1)).argmax(1), epsilon=0.3).success.all()
+
+
+def test_an_endless_logit_of_a_wrong_class_is_a_success():
+    assert _slack(torch.tensor([[torch.inf, 1.0, 0.0], [-torch.inf, -torch.inf, torch.inf]])).tolist() == pytest.approx([1e-5, 0.0])
+
+
+def test_the_last_iterate_with_logits_stands_for_a_transfer(sce, digits):
+    """Where only the last iterate is NaN the images gave logits before, and the batch is not lost."""
+    images, labels = digits
+    whole = attacks.pgd(sce, images, labels, stop_early=False, epsilon=0.1, step_size=0.02, steps=4, start="clean")
+    longer = {"stop_early": False, "epsilon": 0.1, "step_size": 0.02, "steps": 5, "start": "clean"}
+    original = FrozenModel.logits
+    with pytest.MonkeyPatch.context() as patch, pytest.warns(RuntimeWarning, match="NaN"):
+        patch.setattr(FrozenModel, "logits", lambda self, pixels: original(self, pixels) * (torch.nan if len(pixels) > 1 else 1))
+        found = attacks.pgd(sce, images, labels, **longer)
+    assert found.images.equal(whole.images) and not found.finite
+
+
+@pytest.mark.parametrize("name", ["pgd", "mim", "spsa"])
+def test_steps_that_do_not_reach_the_balls_border_are_told_of(mmc, digits, name):
+    attack, size = getattr(attacks, name), "learning_rate" if name == "spsa" else "step_size"
+    images, labels = digits[0][:20], digits[1][:20]
+    with pytest.warns(ShortStepsWarning, match=f"{name}: 4 steps of 0.02 reach 0.08, not the border of the ball of 0.2"):
+        attack(mmc, images, labels, epsilon=0.2, steps=4, **{size: 0.02})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ShortStepsWarning)
+        attack(mmc, images, labels, epsilon=0.2, steps=4, **{size: 0.05})
+        attack(mmc, images, labels)  # by default

@@ -2,6 +2,8 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 
 from mmclib import data
 from mmclib.training import batches
+from mmclib.training.batches import epoch_plan
 
 DATA = Path(os.environ.get("MMC_DATA") or Path(__file__).resolve().parents[2] / "data")
 RECEIPTS = Path(__file__).resolve().parents[2] / "results" / "quick" / "models"
@@ -155,3 +158,26 @@ def test_the_same_seed_gives_the_same_batches_on_cuda():
         if device == "cpu":
             expected = pixels, truth
     assert torch.equal(pixels.cpu(), expected[0]) and torch.equal(truth.cpu(), expected[1])
+
+
+def test_a_reflected_shift_of_the_whole_side_stays_inside():
+    plan = epoch_plan(2000, 8, 5, seed=0, epoch=0, shift=1.0, fill="reflect")
+    assert plan.rows.min() >= 0 and plan.rows.max() == 7 and plan.columns.min() >= 0 and plan.columns.max() == 4
+    usual = epoch_plan(50, 8, 8, seed=0, epoch=0, shift=0.25, fill="reflect", flip=False)
+    padded = torch.nn.functional.pad(torch.arange(8.0)[None, None], (2, 2), mode="reflect")[0, 0].long()
+    windows = {tuple(padded[start:start + 8].tolist()) for start in range(5)}
+    assert {tuple(row) for row in usual.rows.tolist()} == windows
+
+
+def test_an_installed_library_keeps_data_in_the_users_folder(tmp_path):
+    """A copy of the package without the clone around it, as a wheel is."""
+    script = "import mmclib.data as d; print(d.__file__)\ntry: d.load('cifar10', 'test')\nexcept FileNotFoundError as error: print(error)"
+    os.symlink(Path(data.__file__).parent, tmp_path / "linked")  # resolved, so it is still the clone's
+    (tmp_path / "site").mkdir()
+    package = tmp_path / "site" / "mmclib"
+    subprocess.run(["cp", "-r", str(Path(data.__file__).parent), str(package)], check=True)
+    environment = {key: value for key, value in os.environ.items() if key != "MMC_DATA"} | {
+        "PYTHONPATH": str(tmp_path / "site"), "HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(str(package))
+    assert f"cifar10 is not in {tmp_path}/.cache/mmclib" in done.stdout and "mmclib.data.download('cifar10')" in done.stdout

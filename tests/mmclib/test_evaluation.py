@@ -1,19 +1,17 @@
 """Evaluation: verified claims, resuming, running out of memory, transfer, intervals, targets."""
 
-import dataclasses
 import functools
 import warnings
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from mmclib import attacks, counter, data, evaluation, partials, verified
-from mmclib.attacks.objectives import divided
-from mmclib.fingerprints import UnidentifiedError, fingerprint
+from mmclib.attacks.ledger import GradientMaskingWarning
 
 PGD = {"objective": "untargeted_2", "epsilon": 0.1, "step_size": 0.03, "steps": 5}
+STRONG = {"epsilon": 0.2, "step_size": 0.05, "steps": 8}
 
 
 def same(one, other):
@@ -64,157 +62,6 @@ def test_the_worst_case_of_nothing(mmc, digits):
     assert found.accuracy == 0 and found.evaluations == {} and str(found).count("0.0%") == 6
 
 
-def test_an_interrupted_evaluation_goes_on_where_it_stopped(mmc, digits, tmp_path, monkeypatch):
-    images, labels = digits
-    whole = evaluation.robust_accuracy(mmc, images, labels, attacks.pgd, batch_size=20, **PGD)
-    partial, calls, whole_check = tmp_path / "deep" / "evaluation.partial", [], verified._verified
-
-    def interrupted(model, originals, *rest):
-        calls.append(len(originals))
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return whole_check(model, originals, *rest)
-
-    monkeypatch.setattr(verified, "_verified", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        evaluation.robust_accuracy(mmc, images, labels, attacks.pgd, batch_size=20, partial=partial, **PGD)
-    assert partial.exists() and calls == [20, 20, 20]
-    resumed = evaluation.robust_accuracy(mmc, images, labels, attacks.pgd, batch_size=20, partial=partial, **PGD)
-    assert calls == [20, 20, 20, 20] and same(whole, resumed) and not partial.exists()
-
-
-def test_a_partial_file_of_another_evaluation_or_a_damaged_one_is_not_used(mmc, digits, tmp_path):
-    images, labels = digits[0][:20], digits[1][:20]
-    partial = tmp_path / "partial"
-    whole = evaluation.robust_accuracy(mmc, images, labels, attacks.pgd, **PGD)
-    kept = partials.Partial(partial, lambda: "another")
-    kept.add(slice(0, 20), {"correct": torch.zeros(20, dtype=torch.bool), "norm": "linf", "seconds": 1.0})
-    torn = partial.read_bytes()[:-30]
-    assert same(whole, evaluation.robust_accuracy(mmc, images, labels, attacks.pgd, partial=partial, **PGD))
-    partial.write_bytes(torn)
-    with pytest.warns(UserWarning, match="cannot be read"):
-        assert same(whole, evaluation.robust_accuracy(mmc, images, labels, attacks.pgd, partial=partial, **PGD))
-
-
-def divided_by(scale):
-    def objective(features, logits, labels, targets):
-        return attacks.OBJECTIVES["untargeted_2"](features, logits / scale, labels, targets)
-    return objective
-
-
-def interrupt_after(batches, monkeypatch):
-    """Let evaluations verify so many batches and no more; returns what lets them go on, and how many images each verified batch had."""
-    sizes, whole_check = [], verified._verified
-
-    def interrupted(model, originals, *rest):
-        if len(sizes) == batches:
-            raise KeyboardInterrupt
-        sizes.append(len(originals))
-        return whole_check(model, originals, *rest)
-    monkeypatch.setattr(verified, "_verified", interrupted)
-    return (lambda: monkeypatch.setattr(verified, "_verified", whole_check)), sizes
-
-
-FUNCTIONS = {
-    "closure": (lambda: divided_by(10), lambda: divided_by(100)),
-    "lambda": (lambda: lambda *given: attacks.OBJECTIVES["untargeted_2"](*given),
-               lambda: lambda *given: attacks.OBJECTIVES["untargeted_1"](*given)),
-    "ours, a closure too": (lambda: divided("untargeted_2", 10), lambda: divided("untargeted_2", 100)),
-    "default": (lambda: lambda *given, by=1: attacks.OBJECTIVES["untargeted_2"](*given) / by,
-                lambda: lambda *given, by=2: attacks.OBJECTIVES["untargeted_2"](*given) / by),
-}
-
-
-@pytest.mark.parametrize("kind", FUNCTIONS)
-def test_another_functions_partial_is_never_gone_on_with(kind, mmc, digits, tmp_path, monkeypatch):
-    first, second = FUNCTIONS[kind]
-    hyper = {name: value for name, value in PGD.items() if name != "objective"}
-    partial = tmp_path / "partial"
-
-    def left_over(made):
-        partial.unlink(missing_ok=True)
-        go_on, _ = interrupt_after(2, monkeypatch)
-        with pytest.raises(KeyboardInterrupt):
-            evaluation.robust_accuracy(mmc, *digits, attacks.pgd, partial=partial, batch_size=20, objective=made, **hyper)
-        go_on()
-        return partial.read_bytes()
-
-    left_over(first())
-    again, sizes = interrupt_after(9, monkeypatch)
-    resumed = evaluation.robust_accuracy(mmc, *digits, attacks.pgd, partial=partial, batch_size=20, objective=first(), **hyper)
-    again()
-    assert sum(sizes) == 60 - 40  # the same function, made anew: gone on with
-    left_over(first())
-    sizes = interrupt_after(9, monkeypatch)[1]
-    other = evaluation.robust_accuracy(mmc, *digits, attacks.pgd, partial=partial, batch_size=20, objective=second(), **hyper)
-    assert sum(sizes) == 60
-    for outcome, made in ((resumed, first()), (other, second())):
-        assert same(outcome, evaluation.robust_accuracy(mmc, *digits, attacks.pgd, objective=made, **hyper))
-
-
-def test_what_cannot_be_told_by_its_content_is_not_gone_on_with(mmc, digits, tmp_path):
-    with open(__file__) as file:
-        def objective(features, logits, labels, targets):
-            assert not file.closed
-            return attacks.OBJECTIVES["untargeted_2"](features, logits, labels, targets)
-        with pytest.warns(UserWarning, match="is not used: a _io.TextIOWrapper cannot be told from another by its content"):
-            evaluation.robust_accuracy(mmc, *digits, attacks.pgd, partial=tmp_path / "partial", **{**PGD, "objective": objective})
-    assert not list(tmp_path.iterdir())
-
-
-class Scaled(nn.Module):
-    def __init__(self, scale):
-        super().__init__()
-        self.scale = scale
-
-    def forward(self, images):
-        return self.scale * images.flatten(1)[:, :3]
-
-
-def test_fingerprints_tell_models_and_functions_apart_by_content(mmc, sce):
-    def one(x):
-        return x + 1
-
-    def rename(function, name):
-        function.__qualname__ = name
-        return function
-    assert fingerprint(one) == fingerprint(one) and fingerprint(one) != fingerprint(rename(lambda x: x + 2, one.__qualname__))
-    assert fingerprint(Scaled(2.0)) == fingerprint(Scaled(2.0)) != fingerprint(Scaled(3.0))  # no parameter differs
-    assert fingerprint(mmc) != fingerprint(sce)
-    assert fingerprint(functools.partial(attacks.pgd, epsilon=0.1)) != fingerprint(functools.partial(attacks.pgd, epsilon=0.2))
-    assert fingerprint(np.float32(2)) == fingerprint(2.0) and fingerprint(1) != fingerprint(True) != fingerprint("1")
-    hooked = Scaled(2.0)
-    hooked.register_forward_hook(lambda module, given, output: output + 1)
-    assert fingerprint(hooked) != fingerprint(Scaled(2.0))
-    recursive = [1]
-    recursive.append(recursive)
-    assert fingerprint(recursive) and fingerprint(torch.jit.script(nn.Linear(2, 2)))
-    with pytest.raises(UnidentifiedError, match="Generator"):
-        fingerprint(torch.Generator())
-
-
-def test_a_flipped_bit_of_a_partial_file_is_never_used(mmc, digits, tmp_path):
-    partial = tmp_path / "partial"
-    kept = partials.Partial(partial, lambda: "f" * 64)
-    columns = {"correct": torch.rand(20) < 0.5, "queries": torch.arange(20), "distortion": torch.rand(20)}
-    kept.add(slice(0, 20), columns | {"norm": "linf", "seconds": 1.5})
-    content = partial.read_bytes()
-
-    def read():
-        finished = partials.Partial(partial, lambda: "f" * 64)
-        return finished.count, {name: parts[0] for name, parts in finished.columns.items()}
-    assert read()[0] == 20 and all(read()[1][name].equal(column) for name, column in columns.items())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for place in torch.randperm(8 * len(content), generator=torch.Generator().manual_seed(0))[:400].tolist():
-            damaged = bytearray(content)
-            damaged[place // 8] ^= 1 << place % 8
-            partial.write_bytes(damaged)
-            count, found = read()
-            # a bit of blank padding may go unseen: what is used is what was kept
-            assert count == 0 or (count == 20 and all(found[name].equal(column) for name, column in columns.items()))
-
-
 def test_batches_shrink_and_grow_to_what_half_a_minute_allows(monkeypatch):
     clock, sizes = [0.0], []
     monkeypatch.setattr(verified.time, "perf_counter", lambda: clock[0])
@@ -244,33 +91,6 @@ def test_attacks_that_shrink_take_at_least_a_full_call(tmp_path, monkeypatch):
         assert seen.pop() == least and not seen
     list(verified.attacked(model, images, labels, attacks.pgd, None, 0, 256, {}, False, partials.Partial(None, lambda: "of")))
     assert seen == [0]
-
-
-def test_transfer_goes_on_where_it_stopped(mmc, sce, digits, tmp_path, monkeypatch):
-    models, partial = {"mmc": mmc, "sce": sce}, tmp_path / "partial"
-    whole = evaluation.transfer_row(mmc, models, *digits, attacks.mim, **PGD)
-    go_on, _ = interrupt_after(2, monkeypatch)
-    with pytest.raises(KeyboardInterrupt):
-        evaluation.transfer_row(mmc, models, *digits, attacks.mim, partial=partial, batch_size=20, **PGD)
-    go_on()
-    assert partial.exists()
-    sizes = interrupt_after(9, monkeypatch)[1]
-    resumed = evaluation.transfer_row(mmc, models, *digits, attacks.mim, partial=partial, batch_size=20, **PGD)
-    assert sum(sizes) == 20 and not partial.exists() and all(same(whole[name], resumed[name]) for name in models)
-    assert whole["mmc"].accuracy < whole["sce"].accuracy
-
-
-def test_a_partial_of_functools_is_an_attack_like_any_other(mmc, digits, tmp_path):
-    plain = evaluation.robust_accuracy(mmc, *digits, attacks.pgd, **PGD)
-    bound = functools.partial(attacks.pgd, **PGD)
-    for options in ({}, {"partial": tmp_path / "partial"}, {"progress": True}):
-        assert same(plain, evaluation.robust_accuracy(mmc, *digits, bound, **options))
-    assert same(*(evaluation.transfer_row(mmc, {"sce": mmc}, *digits, attack, **options)["sce"]
-                  for attack, options in ((bound, {}), (attacks.pgd, PGD))))
-    outside = functools.partial(attacks.pgd, **{**PGD, "epsilon": 0.05})  # the ball that claims are held against is its own
-    assert not evaluation.robust_accuracy(mmc, *digits, outside).rejected.any()
-    with pytest.warns(UserWarning, match="^pgd: the input gradient is exactly zero"):
-        evaluation.robust_accuracy(mmc, *digits, functools.partial(attacks.pgd, objective="cross_entropy"))
 
 
 @pytest.mark.parametrize(("change", "says"), [
@@ -310,25 +130,6 @@ def test_other_errors_are_not_taken_for_missing_memory(mmc, digits):
         raise RuntimeError("shape mismatch")
     with pytest.raises(RuntimeError, match="shape mismatch"):
         evaluation.robust_accuracy(mmc, *digits, broken)
-
-
-def test_claims_that_do_not_hold_are_rejected(mmc, digits):
-    images, labels = digits
-
-    def lying(model, images, labels, *, targets, seed, epsilon=0.1):
-        honest = attacks.pgd(model, images, labels, seed=seed, **{**PGD, "epsilon": 0.5, "stop_early": False})  # leaves the ball of 0.1
-        every = torch.ones_like(honest.success)
-        return attacks.AttackResult(honest.images, every, every, honest.distortion, "linf", honest.queries, honest.gradients,
-                                    honest.vanished, honest.vanished_first, True)
-    outcome = evaluation.robust_accuracy(mmc, images, labels, lying)
-    assert outcome.accuracy == 1 and outcome.rejected.all() and not outcome.success.any()
-
-
-def test_low_precision_crafting_is_judged_in_float32(mmc, digits):
-    images, labels = digits
-    exact, rough = (evaluation.robust_accuracy(mmc, images, labels, attacks.pgd, precision=precision, **PGD)
-                    for precision in ("float32", "bfloat16"))
-    assert abs(exact.accuracy - rough.accuracy) <= 2 / 60 and not rough.rejected.any()
 
 
 def test_the_masking_warning_comes_once_for_all_batches(mmc, digits):
@@ -385,18 +186,6 @@ def test_labels_out_of_range_stop_accuracy_too(mmc):
         evaluation.accuracy(mmc, torch.rand(2, 1, 8, 8), torch.tensor([0, 12]))
 
 
-def test_a_model_of_ones_own_needs_no_parameters(digits):
-    class Brightness(nn.Module):
-        def forward(self, images):
-            mean = images.mean((1, 2, 3))
-            return torch.stack((mean, 1 - mean), 1)
-    images = torch.linspace(0.1, 0.9, 9).reshape(9, 1, 1, 1).expand(9, 1, 4, 4)
-    labels = (images[:, 0, 0, 0] <= 0.5).long()
-    outcome = evaluation.robust_accuracy(Brightness(), images, labels, attacks.pgd, objective="untargeted_2", epsilon=0.15, step_size=0.05)
-    # argmax gives ties to class 0, which is the label of the images above one half only
-    assert outcome.correct.equal((images[:, 0, 0, 0] - 0.5).abs() > 0.15)
-
-
 def test_counter_draws_depend_on_the_image_alone():
     seeds = counter.image_seeds(7, 5)
     for draw in (counter.uniform, counter.normal, counter.signs):
@@ -427,26 +216,21 @@ def test_counter_draws_the_same_bits_on_cuda():
         assert draw(seeds, (50,), "test", 1).equal(draw(seeds.cuda(), (50,), "test", 1).cpu())
 
 
-def test_a_targeted_success_is_the_target_and_no_other_class(mmc, digits):
-    targets, how = evaluation.random_targets(digits[1], 10, seed=1), PGD | {"objective": "targeted_2"}
-    found = evaluation.robust_accuracy(mmc, *digits, attacks.pgd, targets=targets, **how)
-    direct = attacks.pgd(mmc, *digits, targets=targets, **how)
-    assert found.success.equal(direct.success) and found.correct.equal(~direct.fooled)
-    assert (~found.correct & ~found.success).any(), "some are fooled into a third class"
+def test_vanishing_gradients_are_told_of_where_examples_are_crafted(mmc, sce, digits):
+    images, labels = digits[0][:60], digits[1][:60]
+    with pytest.warns(GradientMaskingWarning, match="pgd"):
+        evaluation.transfer_row(mmc, {"other": sce}, images, labels, attacks.pgd, objective="cross_entropy", **STRONG)
+    spsa = functools.partial(attacks.spsa, objective="cross_entropy", epsilon=0.2, learning_rate=0.05, evaluations=16)
+    with pytest.warns(GradientMaskingWarning, match="spsa"):
+        found = evaluation.robust_accuracy(mmc, images, labels, spsa)
+    assert found.masked and found.gradients.any()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        table = evaluation.worst_case(mmc, images, labels, {"spsa": spsa})
+    assert "no evidence" in repr(table) and any(one.category is GradientMaskingWarning for one in said)
 
 
-class Bright(nn.Module):
-    def forward(self, images):
-        over = images.mean((1, 2, 3)) - 0.05
-        return torch.stack((over, -over), 1)
-
-
-def test_an_image_that_leaves_the_box_counts_for_nothing():
-    def beyond(model, images, labels, *, targets=None, seed=0, epsilon=0.5):
-        found = attacks.pgd(model, images, labels, epsilon=0.01, step_size=0.01, steps=1)
-        every = torch.ones_like(found.success)
-        return dataclasses.replace(found, images=images - 0.3, success=every, fooled=every)
-
-    with pytest.warns(UserWarning, match="4 of 4 claimed successes are rejected"):
-        found = evaluation.robust_accuracy(Bright(), torch.full((4, 1, 4, 4), 0.2), torch.zeros(4, dtype=torch.int64), beyond)
-    assert found.accuracy == 1 and found.rejected.all()
+def test_the_ladders_last_rung_says_how_many_classes_it_tries(mmc):
+    assert [*attacks.ladder(0.1)][-1] == "margin, each of 9 classes"
+    name, last = [*attacks.ladder(0.1, classes=99).items()][-1]
+    assert name == "margin, each of 99 classes" and last.keywords["classes"] == 99

@@ -28,3 +28,11 @@ def test_clopper_and_pearsons_interval_against_its_closed_forms():
 def test_an_interval_needs_no_torch():
     code = "import sys; from mmclib import intervals; intervals.wilson_interval(8, 10); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("confidence", [1.5, 0.0, float("nan")])
+def test_every_interval_refuses_a_confidence_that_is_none(confidence):
+    for ask in (lambda: intervals.mean_interval(0.0, 1.0, 5, confidence), lambda: intervals.binomial_interval(1, 2, confidence),
+                lambda: intervals.wilson_interval(1, 2, confidence)):
+        with pytest.raises(ValueError, match="confidence must lie between 0 and 1"):
+            ask()

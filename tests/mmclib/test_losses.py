@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,6 +22,21 @@ BUILD = {
     "huber": lambda: losses.MaxMahalanobisCenter(PRESET, form="huber", delta=2.0),
     "emc": lambda: losses.ElasticMaxMahalanobisCenter(PRESET, alpha=0.7),
 }
+MEMORY = """
+import resource, torch
+from mmclib import losses
+torch.manual_seed(0)
+preset = torch.randn(10_000, 512)
+head = losses.{head}
+features, labels = torch.randn(256, 512, requires_grad=True), torch.randint(10_000, (256,))
+small = losses.MaxMahalanobisCenter(torch.randn(4, 3))
+warm = torch.randn(5, 3, requires_grad=True)
+(small.logits(warm).sum() + small.loss(warm, torch.tensor([0, 1, 2, 3, 0]))).backward()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+(head.loss(features, labels) + torch.nn.functional.cross_entropy(head.logits(features), labels)).backward()
+assert features.grad.isfinite().all()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
 
 
 def head_and_batch(name, dtype=torch.float32, seed=0):
@@ -260,23 +276,6 @@ def test_blocks_of_classes_equal_the_whole(monkeypatch):
     assert all(torch.allclose(a, b) for a, b in zip(torch.autograd.grad(blocks, inputs), wanted, strict=True))
 
 
-MEMORY = """
-import resource, torch
-from mmclib import losses
-torch.manual_seed(0)
-preset = torch.randn(10_000, 512)
-head = losses.{head}
-features, labels = torch.randn(256, 512, requires_grad=True), torch.randint(10_000, (256,))
-small = losses.MaxMahalanobisCenter(torch.randn(4, 3))
-warm = torch.randn(5, 3, requires_grad=True)
-(small.logits(warm).sum() + small.loss(warm, torch.tensor([0, 1, 2, 3, 0]))).backward()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-(head.loss(features, labels) + torch.nn.functional.cross_entropy(head.logits(features), labels)).backward()
-assert features.grad.isfinite().all()
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
-"""
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux")
 @pytest.mark.parametrize("head, limit", [
     ("MaxMahalanobisCenter(preset)", 200e6),
@@ -343,3 +342,18 @@ def test_smoothed_cross_entropy_is_that_of_the_mixed_target_in_training_and_plai
     torch.testing.assert_close(head.eval().loss(z, labels, "none"), plain)
     with pytest.raises(ValueError, match="label_smoothing must be below 1"):
         losses.SoftmaxCrossEntropy(5, 8, label_smoothing=1.0)
+
+
+def test_a_refused_loss_moves_no_center():
+    head = losses.CenterLoss(3, 4)
+    before = head.centers.clone()
+    with pytest.raises(ValueError, match="reduction"):
+        head.loss(torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]), "average")
+    assert head.centers.equal(before)
+
+
+def test_numpys_numbers_are_numbers():
+    assert centers.max_mahalanobis_centers(np.int64(10), np.int32(32)).equal(centers.max_mahalanobis_centers(10, 32))
+    head = losses.MaxMahalanobisCenter(centers.max_mahalanobis_centers(3, 4), scale=np.float32(0.5))
+    assert type(head.scale) is float and head.scale == 0.5
+    assert type(losses.SoftmaxCrossEntropy(np.int64(3), np.int64(4)).num_classes) is int

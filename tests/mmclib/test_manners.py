@@ -64,3 +64,8 @@ def test_a_missing_package_is_named_with_what_installs_it_here(monkeypatch, pip,
         data.load("digits", "test")
     with pytest.raises(ModuleNotFoundError, match=f"install it with: {command}pyautoattack"):
         attacks.autoattack(torch.nn.Flatten(), torch.rand(1, 1, 2, 2), torch.zeros(1, dtype=torch.int64))
+
+
+def test_a_path_with_blanks_is_quoted_in_a_remedy(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/home/anna/my course/bin/python")
+    assert "'/home/anna/my course/bin/python'" in installing.installing("foolbox")

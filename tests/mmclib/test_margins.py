@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from mmclib import centers, losses
+from mmclib import centers, losses, margins
 from mmclib.margins import feature_margin
 from mmclib.optimality import area, optimality
+from tests.mmclib.small import Own
 
 CENTERS = centers.max_mahalanobis_centers(5, 8, 10.0)
 
@@ -73,3 +74,15 @@ def test_optimality_is_1_for_the_best_and_0_for_an_attack_that_finds_nothing():
     for wrong in ([], [-1.0], [np.nan], [[1.0]]):
         with pytest.raises(ValueError, match="distances must"):
             area(wrong, 1.0)
+
+
+def test_two_classes_that_share_a_center_have_no_boundary():
+    head = losses.MaxMahalanobisCenter(torch.tensor([[0.0, 0.0], [0.0, 0.0], [2.0, 0.0]]), scale=1.0)
+    assert margins.feature_margin(head, torch.tensor([[0.0, 3.0]]), torch.tensor([0])).tolist() == [1.0]
+
+
+def test_a_margin_is_known_of_our_heads_alone():
+    features, labels = torch.randn(4, 16), torch.arange(4)
+    for head in (Own(centers=torch.randn(10, 16)), losses.LargeMarginGaussianMixture(10, 16)):
+        with pytest.raises(ValueError, match="not known to be hyperplanes"):
+            margins.feature_margin(head, features, labels)

@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 
+from mmclib import losses
 from mmclib.training.muon import Muon, orthogonalised
+from tests.mmclib.small import small, trained
 
 
 @pytest.mark.parametrize("shape", [(8, 40), (40, 8), (16, 16)])
@@ -47,3 +50,10 @@ def test_the_momentum_is_nesterovs():
         optimizer.step()
     ahead = gradients[1] + 0.6 * (gradients[1] + 0.6 * gradients[0])
     torch.testing.assert_close(kernel.detach(), before - 0.1 * orthogonalised(ahead.flatten(1)).view_as(kernel))
+
+
+def test_muon_begins_from_a_kernel_of_zeros():
+    model = small(head=losses.SoftmaxCrossEntropy(10, 16))
+    nn.init.zeros_(model.backbone[0].weight)
+    trained(model, optimizer="muon")
+    assert all(parameter.isfinite().all() for parameter in model.parameters())

@@ -1,15 +1,20 @@
 """Objectives that need logits of a scale the softmax does not saturate at, MALT's order of targets, and the count of passes."""
 
+import functools
 import warnings
 
 import pytest
 import torch
 from torch import nn
 
-from mmclib import attacks
-from mmclib.attacks.objectives import OBJECTIVES, divided_by_gap
+from mmclib import attacks, evaluation
+from mmclib.attacks.climb import scaled
+from mmclib.attacks.objectives import OBJECTIVES, divided, divided_by_gap
+from tests.mmclib.small import Through
 
 SHORT = {"epsilon": 0.1, "step_size": 0.02, "steps": 20}
+CLIMB = {"epsilon": 0.2, "step_size": 0.05, "steps": 20}
+CLIMBERS = [functools.partial(attacks.mim, **CLIMB), attacks.fmn, attacks.ddn]
 
 
 def test_dividing_by_the_gap_forgets_the_scale_of_logits():
@@ -91,3 +96,40 @@ def test_the_passes_booked_are_those_that_a_counter_in_the_model_sees(objective,
     result = attacks.pgd(Counted(), images, labels, objective=objective, stop_early=False, **SHORT)
     assert result.queries.tolist() == [seen["forward"] - 2] * 16, "two more look for dependence on the batch"
     assert result.gradients.tolist() == [seen["backward"]] * 16 == [20] * 16
+
+
+@pytest.mark.parametrize("attack", CLIMBERS, ids=["mim", "fmn", "ddn"])
+def test_an_infinite_gradient_is_followed_like_any_other(sce, digits, attack):
+    """The root's slope at a black pixel is infinite: divided by its own norm the gradient vanished, and every image was 'robust'."""
+    images, labels = digits
+    rooted = Through(sce, lambda pixels: pixels.pow(0.5))
+    right = evaluation.accuracy(rooted, images, labels).correct
+    assert attack(rooted, images, labels).fooled[right].double().mean() > 0.9
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e30])
+@pytest.mark.parametrize("attack", CLIMBERS, ids=["mim", "fmn", "ddn"])
+def test_the_scale_of_logits_does_not_matter(sce, digits, attack, scale):
+    images, labels = (tensor[:40] for tensor in digits)
+    found = attack(Through(sce, after=lambda logits: logits * scale), images, labels)
+    assert (found.fooled == attack(sce, images, labels).fooled).double().mean() > 0.95
+
+
+def test_scaled_gradients_are_the_same_to_the_bit_and_never_overflow():
+    sizes = torch.tensor([1e-42, 3e-39, 1.0, 3e38, 0.0, 7e-20])
+    gradients = sizes[:, None, None, None] * torch.rand(6, 1, 2, 2).clamp(min=0.6)
+    found, exponents = scaled(gradients)
+    largest = found.flatten(1).abs().amax(1)
+    assert ((largest >= 0.5) & (largest < 1))[sizes > 0].all() and not found[4].any()
+    assert torch.ldexp(found[[2]], exponents[2]).equal(gradients[[2]])
+
+
+def test_divided_objectives_take_targets_like_those_they_divide():
+    logits, labels, targets = torch.tensor([[3.0, 1.0, 0.0]]), torch.tensor([0]), torch.tensor([2])
+    assert divided("targeted_2", 2.0)(None, logits, labels, targets).item() == -1.5
+    assert divided_by_gap("targeted_1")(None, logits, labels, targets).item() == 0.0
+    for make in (lambda name: divided(name, 2.0), divided_by_gap):
+        with pytest.raises(ValueError, match="untargeted"):
+            make("untargeted_2")(None, logits, labels, targets)
+        with pytest.raises(ValueError, match="one of margin"):
+            make("nothing")

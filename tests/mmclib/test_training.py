@@ -1,3 +1,5 @@
+"""Training: what is learnt, recorded and refused; kills, guards and averages end in the same bits."""
+
 import dataclasses
 import json
 import multiprocessing
@@ -8,49 +10,38 @@ import time
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from mmclib import checkpoints, data, losses, models
 from mmclib.attacks.ledger import GradientMaskingWarning
 from mmclib.centers import random_centers
 from mmclib.training import AdversarialTraining, Recipe, fit, step, trainer
+from tests.mmclib.small import (
+    MUON,
+    SHORT,
+    SINGLE_STEP,
+    TARGETED,
+    against,
+    axes,
+    classifier,
+    few,
+    flat_weights,
+    same,
+    small,
+    trained,
+    weights,
+)
 
-TARGETED = AdversarialTraining("targeted", epsilon=0.1, step_size=0.05, steps=2, objective="targeted_1")
-SHORT = Recipe(epochs=2, batch_size=50, milestones=(1,), flip=False)
+pytestmark = pytest.mark.usefixtures("one_thread")
 MANY_STEPS = Recipe(epochs=8, batch_size=50, milestones=(4,))
-MUON = Recipe(epochs=2, batch_size=50, optimizer="muon", learning_rate=0.1, momentum=0.6, schedule="linear", warm_up=0.3, shift=0.125,
-              fill="reflect", flip="alternating", average=0.5, half=True)
-SINGLE_STEP = AdversarialTraining(epsilon=0.1, step_size=0.1, steps=1, noise=2.0, objective="untargeted_1", guard=0.2)
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def centers(radius=10.0):
-    return torch.eye(10, 16) * radius
-
-
-def classifier(head=None, width=8):
-    torch.manual_seed(0)
-    backbone = models.small_convnet(1, 16, width=width)
-    return models.Classifier(backbone, head() if head else losses.MaxMahalanobisCenter(centers()))
-
-
-def few(count=130):
-    return tuple(tensor[:count] for tensor in data.load("digits", "train")), tuple(tensor[:50] for tensor in data.load("digits", "test"))
-
-
-def weights(model):
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def same(first, second):
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+HEADS = {
+    "sce": lambda: losses.SoftmaxCrossEntropy(10, 16), "center": lambda: losses.CenterLoss(10, 16),
+    "lgm": lambda: losses.LargeMarginGaussianMixture(10, 16), "mmlda": lambda: losses.MaxMahalanobisLDA(axes()),
+    "huber": lambda: losses.MaxMahalanobisCenter(axes(), form="huber"), "emc": lambda: losses.ElasticMaxMahalanobisCenter(axes()),
+}
 
 
 def without_clock(history):
@@ -200,14 +191,14 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_batch_and_state(tmp_path, mo
     monkeypatch.setattr(trainer, "CHECKPOINT_SECONDS", 0.0)
     train, test = few()
     with pytest.raises(FloatingPointError, match=r"loss became inf in epoch 2, batch 2 of 3 .*last state: .*state-000000005") as caught:
-        fit(classifier(lambda: Breaks(centers())), train, test, recipe=SHORT, seed=7, folder=tmp_path, progress=False)
+        fit(classifier(lambda: Breaks(axes())), train, test, recipe=SHORT, seed=7, folder=tmp_path, progress=False)
     assert "\n" not in str(caught.value)
     tensors, saved = checkpoints.load_state(tmp_path)
     assert (saved["epoch"], saved["step"]) == (1, 1) and all(tensor.isfinite().all() for tensor in tensors.values())
     # The state kept is a good one: with a loss that behaves it goes on from there to the same end.
     whole = fit(classifier(), train, test, recipe=SHORT, seed=7, progress=False)
     monkeypatch.setattr(Breaks, "bad", 0)
-    result = fit(classifier(lambda: Breaks(centers())), train, test, recipe=SHORT, seed=7, folder=tmp_path, progress=False)
+    result = fit(classifier(lambda: Breaks(axes())), train, test, recipe=SHORT, seed=7, folder=tmp_path, progress=False)
     assert same(weights(whole.model), weights(result.model))
 
 
@@ -218,66 +209,6 @@ def test_running_out_of_memory_is_an_error_with_advice(monkeypatch):
     monkeypatch.setattr(step.TrainingStep, "__call__", no_memory)
     with pytest.raises(MemoryError, match="out of memory on cpu at batch_size=50; take a smaller batch_size"):
         fit(classifier(), *few(), recipe=SHORT, seed=0, progress=False)
-
-
-@pytest.mark.parametrize("mode", ["untargeted", "targeted"])
-def test_crafting_raises_the_objective_inside_the_ball_and_touches_nothing(mode):
-    images, labels = few(40)[0]
-    images = (images.float() / 255).contiguous(memory_format=torch.channels_last)
-    attack = AdversarialTraining(mode, epsilon=0.1, step_size=0.02, steps=10, objective=f"{mode}_1")
-    recipe = Recipe(epochs=1, adversarial=attack)
-    model = classifier()
-    before = weights(model)
-    targets, start = step.draw(recipe.adversarial, images, labels, 10, seed=0, epoch=0, step=0)
-    assert (start - images).abs().max() <= 0.1 + 1e-6 and start.min() >= 0 and start.max() <= 1
-    stepper = step.TrainingStep(model, None, recipe)
-    crafted = stepper._craft(model.features, images, labels, targets, start, torch.zeros((), dtype=torch.int64))
-    assert (crafted - images).abs().max() <= 0.1 + 1e-6 and crafted.min() >= 0 and crafted.max() <= 1
-    assert same(before, weights(model)) and all(parameter.requires_grad for parameter in model.parameters())
-
-    def value(pixels):
-        model.eval()
-        objective = step.resolve(attack.objective, targets)
-        return objective(None, model(pixels), labels, targets).mean()
-
-    assert value(crafted) > value(start) + 1
-
-
-def test_targets_are_uniform_over_the_wrong_classes_and_a_function_of_the_step():
-    recipe = Recipe(epochs=1, adversarial=TARGETED)
-    images, labels = torch.rand(9000, 1, 2, 2), torch.arange(9000) % 10
-    targets, start = step.draw(recipe.adversarial, images, labels, 10, seed=0, epoch=0, step=0)
-    assert not (targets == labels).any()
-    counts = torch.bincount((targets - labels) % 10, minlength=10)[1:]
-    assert ((counts - 1000).abs() < 120).all()  # four standard deviations of a multinomial cell
-    again = step.draw(recipe.adversarial, images, labels, 10, seed=0, epoch=0, step=0)
-    other = step.draw(recipe.adversarial, images, labels, 10, seed=0, epoch=0, step=1)
-    assert torch.equal(again[0], targets) and torch.equal(again[1], start)
-    assert not torch.equal(other[0], targets) and not torch.equal(other[1], start)
-
-
-def test_the_head_sees_float32_in_bfloat16_training():
-    seen = []
-
-    class Spy(losses.MaxMahalanobisCenter):
-        def loss(self, features, labels, reduction="mean"):
-            seen.append(features.dtype)
-            return super().loss(features, labels, reduction)
-
-    result = fit(classifier(lambda: Spy(centers())), *few(), recipe=SHORT, seed=0, precision="bfloat16", progress=False)
-    assert set(seen) == {torch.float32} and result.history[-1]["loss"] < result.history[0]["loss"]
-    assert all(parameter.dtype == torch.float32 for parameter in result.model.parameters())
-
-
-def test_compiling_is_chosen_for_long_runs_only(monkeypatch):
-    model = models.Classifier(models.resnet(5), losses.SoftmaxCrossEntropy(10, 256))
-    assert step.worth_compiling(model, (3, 32, 32), 50_000, Recipe(epochs=200))
-    assert not step.worth_compiling(classifier(), (1, 8, 8), 1297, Recipe(epochs=30, adversarial=TARGETED))
-    assert model.training and model.backbone.training
-    monkeypatch.setattr("shutil.which", lambda name: None)
-    assert not step.can_compile("cpu")
-    whole = fit(classifier(), *few(), recipe=SHORT, seed=0, compile=True, progress=False)  # no compiler: eager, without a word
-    assert whole.finished
 
 
 def test_progress_in_a_log_is_a_line_now_and_then(capsys, monkeypatch):
@@ -325,26 +256,6 @@ def test_bad_input_is_one_sentence():
         AdversarialTraining("both")
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("adversarial", [None, TARGETED])
-def test_the_cuda_graph_learns_what_eager_learns(adversarial):
-    recipe = Recipe(epochs=3, milestones=(2,), flip=False, adversarial=adversarial)
-    train, test = data.load("digits", "train"), data.load("digits", "test")
-    eager, graphed = (fit(classifier(), train, test, recipe=recipe, seed=0, device="cuda", compile=compile, progress=False)
-                      for compile in (False, True))
-    for first, second in zip(eager.history, graphed.history, strict=True):
-        assert first["loss"] == pytest.approx(second["loss"], rel=0.05)
-        assert first["test_accuracy"] == pytest.approx(second["test_accuracy"], abs=0.04)
-
-
-HEADS = {
-    "sce": lambda: losses.SoftmaxCrossEntropy(10, 16), "center": lambda: losses.CenterLoss(10, 16),
-    "lgm": lambda: losses.LargeMarginGaussianMixture(10, 16), "mmlda": lambda: losses.MaxMahalanobisLDA(centers()),
-    "huber": lambda: losses.MaxMahalanobisCenter(centers(), form="huber"), "emc": lambda: losses.ElasticMaxMahalanobisCenter(centers()),
-}
-
-
 @pytest.mark.parametrize("head", HEADS)
 def test_every_head_trains(head):
     history = fit(classifier(HEADS[head]), *few(400), recipe=Recipe(epochs=3, flip=False), seed=0, progress=False).history
@@ -390,7 +301,7 @@ def test_final_weights_are_float16_numbers_and_the_centers_stay():
     for name, tensor in result.model.state_dict().items():
         if name.startswith("backbone") and tensor.is_floating_point():
             assert torch.equal(tensor, tensor.half().float()), name
-    assert torch.equal(result.model.head.centers, centers())
+    assert torch.equal(result.model.head.centers, axes())
     images, labels = few()[1]
     accuracy = (result.model(images.float() / 255).argmax(1) == labels).double().mean().item()
     assert result.history[-1]["test_accuracy"] == accuracy
@@ -428,24 +339,11 @@ def test_an_alternating_flip_shows_each_image_both_ways_and_reflection_repeats_n
         (2, 1, 0, 1, 2, 3, 4, 5), (1, 0, 1, 2, 3, 4, 5, 6), (0, 1, 2, 3, 4, 5, 6, 7), (1, 2, 3, 4, 5, 6, 7, 6), (2, 3, 4, 5, 6, 7, 6, 5)}
 
 
-def test_single_step_training_starts_outside_the_ball_and_does_not_project():
-    images, labels = torch.rand(6, 1, 8, 8), torch.arange(6)
-    _, start = step.draw(SINGLE_STEP, images, labels, 10, seed=0, epoch=0, step=0)
-    model = classifier()
-    model.mean = torch.zeros(1, 8, 8)
-    stepper = step.TrainingStep(model, [], dataclasses.replace(MUON, adversarial=SINGLE_STEP))
-    crafted = stepper._craft(model.features, images, labels, None, start, torch.zeros((), dtype=torch.int64))
-    assert (start - images).abs().max() > 0.15 and (crafted - images).abs().max() > 0.25  # up to 2 and 3 epsilon
-    moved = (crafted - start).abs()
-    inside = (crafted > 0) & (crafted < 1) & (moved > 0)
-    torch.testing.assert_close(moved[inside], torch.full_like(moved[inside], 0.1))
-
-
 @pytest.mark.parametrize("other", ["radius", "form", "labels", "images", "seed of random centers", "width"])
 def test_a_state_is_only_resumed_by_the_training_that_it_is_of(other, tmp_path):
     train, test = few()
     fit(classifier(), train, test, recipe=SHORT, seed=7, folder=tmp_path, progress=False)
-    head = {"radius": lambda: losses.MaxMahalanobisCenter(centers(100.0)), "form": lambda: losses.MaxMahalanobisCenter(centers(), "huber"),
+    head = {"radius": lambda: losses.MaxMahalanobisCenter(axes(100.0)), "form": lambda: losses.MaxMahalanobisCenter(axes(), "huber"),
             "seed of random centers": lambda: losses.MaxMahalanobisCenter(random_centers(10, 16, seed=1))}.get(other)
     if other == "labels":
         train = train[0], train[1].flip(0)
@@ -461,7 +359,7 @@ def test_tied_weights_are_saved_and_resumed(tmp_path):
         twice = torch.nn.Conv2d(4, 4, 3, padding=1)
         backbone = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), twice, torch.nn.ReLU(), twice, models.GlobalAveragePool(),
                                        torch.nn.Linear(4, 16))
-        return models.Classifier(backbone, losses.MaxMahalanobisCenter(centers()))
+        return models.Classifier(backbone, losses.MaxMahalanobisCenter(axes()))
 
     train, test = few()
     whole = fit(tied(), train, test, recipe=SHORT, seed=7, progress=False)
@@ -475,13 +373,6 @@ def test_a_model_without_a_parameter_to_train_is_refused():
     model = classifier().requires_grad_(False)
     with pytest.raises(ValueError, match="nothing to train"):
         fit(model, *few(), recipe=SHORT, seed=0, progress=False)
-
-
-@pytest.mark.parametrize("able, expected", [({"amx_bf16": True, "avx512_bf16": True}, "bfloat16"), ({"avx512_bf16": True}, "float32"),
-                                            ({}, "float32")])
-def test_auto_precision_is_bfloat16_only_where_a_cpu_has_matrix_units_for_it(monkeypatch, able, expected):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
-    assert step.best_precision("cpu") == expected
 
 
 def test_the_history_counts_every_test_image():
@@ -505,3 +396,66 @@ def test_a_share_of_zero_gradients_is_of_all_steps():
     with pytest.warns(GradientMaskingWarning):
         history = fit(classifier(), *few(), recipe=dataclasses.replace(SHORT, adversarial=blind), seed=7, progress=False).history
     assert history[0]["zero_gradients"] == 1
+
+
+def test_adversarial_training_records_crafting_gradients_that_vanish(tmp_path):
+    model = small()
+    trained(model, count=1000, epochs=6, learning_rate=0.02)
+    with pytest.warns(GradientMaskingWarning, match="epoch 1 was crafted by are exactly zero"):
+        blind = trained(model, tmp_path, learning_rate=0.0, epochs=2, adversarial=against("cross_entropy")).history
+    seeing = trained(model, learning_rate=0.0, adversarial=against("margin")).history
+    assert blind[0]["zero_gradients"] > 0.05 > seeing[0]["zero_gradients"] and "zero_gradients" not in trained(small()).history[0]
+
+
+@pytest.mark.parametrize("adversarial", [None, against("margin")], ids=["standard", "adversarial"])
+def test_a_distance_loss_that_diverges_says_so_as_any_other(adversarial):
+    with pytest.raises(FloatingPointError, match=r"in epoch 1, batch \d+ of 5 \(learning rate 1e\+06\); try a smaller learning_rate"):
+        trained(small(), learning_rate=1e6, adversarial=adversarial)
+
+
+@pytest.mark.parametrize("count", [501, 1001, 1, 130])
+def test_restated_statistics_take_parts_of_more_than_one_image(count, monkeypatch):
+    body = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16))
+    model = models.Classifier(body, losses.SoftmaxCrossEntropy(10, 16))
+    images = data.load("digits", "train")[0][:count]
+    if count == 1:  # none can be made of it; what there was comes back
+        with pytest.raises(ValueError, match="more than 1 value"):
+            trainer._restate(model, images)
+    else:
+        trainer._restate(model, images)
+        assert (body[2].running_var != 1).all()
+    assert body[2].momentum == 0.1
+
+
+def test_an_average_of_less_than_a_step_is_the_last_weights():
+    assert torch.allclose(flat_weights(trained(small(), average=1e-4)), flat_weights(trained(small())), atol=1e-6)
+
+
+def test_a_recipes_numbers_are_plain_and_truth_values_none():
+    recipe = Recipe(epochs=np.int64(3), learning_rate=np.float32(0.25), adversarial=AdversarialTraining(guard=np.float64(0.2)))
+    assert type(recipe.epochs) is int and type(recipe.learning_rate) is float and type(recipe.adversarial.guard) is float
+    for wrong in ({"epochs": True}, {"epochs": 1, "shift": False}, {"epochs": 1, "momentum": float("inf")}):
+        with pytest.raises(ValueError, match=f"{[*wrong][-1]} must be "):
+            Recipe(**wrong)
+
+
+@pytest.mark.parametrize("seconds", ["1m", "nan", "-3"])
+def test_seconds_between_states_are_a_number(seconds, monkeypatch):
+    monkeypatch.setenv("MMC_CHECKPOINT_SECONDS", seconds)
+    with pytest.raises(ValueError, match="MMC_CHECKPOINT_SECONDS must be a number of seconds"):
+        trainer._checkpoint_seconds()
+    monkeypatch.setenv("MMC_CHECKPOINT_SECONDS", "2.5")
+    assert trainer._checkpoint_seconds() == 2.5
+
+
+def test_a_training_that_is_interrupted_while_it_crafts_leaves_no_frozen_model(digits):
+    pixels = (digits[0] * 255).to(torch.uint8)
+
+    def interrupts(features, logits, labels, targets):
+        raise KeyboardInterrupt
+
+    model = models.Classifier(models.small_convnet(), losses.SoftmaxCrossEntropy(10, 64))
+    recipe = Recipe(epochs=1, batch_size=20, adversarial=AdversarialTraining(steps=2, objective=interrupts))
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, (pixels, digits[1]), (pixels, digits[1]), recipe=recipe, seed=0, progress=False)
+    assert all(parameter.requires_grad for parameter in model.parameters())

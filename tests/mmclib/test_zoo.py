@@ -82,3 +82,9 @@ def test_a_forged_released_model_is_a_sentence(tensors, settings, says, tmp_path
     (tmp_path / "a.json").write_text(f'{{"sha256": "{digest}"}}')
     with pytest.raises(ValueError, match=says):
         zoo.load_released("a")
+
+
+def test_tiny_centers_leave_a_body_that_trains():
+    network = {"architecture": "airbench", "feature_dim": 16, "widths": (8, 8, 8), "stem": "learned"}
+    model = zoo.assemble(network, {"loss": "mmc", "scale": 1.0}, 10, centers.max_mahalanobis_centers(10, 16, 1e-4), torch.zeros(3, 32, 32))
+    assert model.backbone[-1].factor == pytest.approx(1e-4)
