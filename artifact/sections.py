@@ -118,9 +118,11 @@ class Model(Strict):
         return self
 
 
-def _require_rising(epsilons: list[float]) -> None:
-    if not epsilons[0] < epsilons[1]:
-        raise ValueError(f"epsilons must rise, got {epsilons}")
+def _require_rising(section, *keys: str) -> None:
+    for key in keys:
+        values = getattr(section, key)
+        if sorted(set(values)) != values:
+            raise ValueError(f"{key} must rise, got {values}")
 
 
 class WhiteBox(Strict):
@@ -138,12 +140,10 @@ class WhiteBox(Strict):
 
     @model_validator(mode="after")
     def _rising(self):
-        _require_rising(self.epsilons)
+        _require_rising(self, "epsilons", "curve_epsilons")
         steps = [*self.steps, *self.convergence_steps]
         if sorted(set(steps)) != steps:
             raise ValueError(f"steps and after them convergence_steps must rise, got {self.steps} and {self.convergence_steps}")
-        if sorted(set(self.curve_epsilons)) != self.curve_epsilons:
-            raise ValueError(f"curve_epsilons must rise, got {self.curve_epsilons}")
         return self
 
 
@@ -173,9 +173,7 @@ class Spsa(Strict):
 
     @model_validator(mode="after")
     def _rising(self):
-        _require_rising(self.epsilons)
-        if sorted(set(self.table_3_evaluations)) != self.table_3_evaluations:
-            raise ValueError(f"table_3_evaluations must rise, got {self.table_3_evaluations}")
+        _require_rising(self, "epsilons", "table_3_evaluations")
         return self
 
 
@@ -201,7 +199,7 @@ class Transfer(Strict):
 
     @model_validator(mode="after")
     def _rising(self):
-        _require_rising(self.epsilons)
+        _require_rising(self, "epsilons")
         return self
 
 
