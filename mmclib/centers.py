@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from mmclib import seeds
+from mmclib.modes import on_the_cpu
 
 __all__ = ["hierarchical_centers", "largest_cosine", "max_mahalanobis_centers", "optimised_centers", "random_centers"]
 
 
+@on_the_cpu
 def max_mahalanobis_centers(num_classes: int, feature_dim: int, radius: float = 10.0) -> Tensor:
     """The vertices of a regular simplex around the origin (Algorithm 1, App. B.1).
 
@@ -31,6 +33,7 @@ def max_mahalanobis_centers(num_classes: int, feature_dim: int, radius: float = 
     return (radius * centers).float()
 
 
+@on_the_cpu
 def random_centers(num_classes: int, feature_dim: int, radius: float = 10.0, *, seed: int = 0) -> Tensor:
     """Centers drawn uniformly from the sphere: "MMC-10 (rand)" of Table 1.
 
@@ -41,6 +44,7 @@ def random_centers(num_classes: int, feature_dim: int, radius: float = 10.0, *, 
     return (radius * torch.nn.functional.normalize(points, dim=1)).float()
 
 
+@on_the_cpu
 def optimised_centers(num_classes: int, feature_dim: int, radius: float = 10.0, *, seed: int = 0) -> Tensor:
     """Centers on the sphere with the largest inner product as small as gradient descent makes it (the criterion of Sec. 3.3).
 
@@ -59,6 +63,7 @@ def optimised_centers(num_classes: int, feature_dim: int, radius: float = 10.0, 
     return (radius * min(tries, key=largest_cosine)).float()
 
 
+@on_the_cpu
 def hierarchical_centers(tree: Sequence, feature_dim: int, radii: Sequence[float], *, seed: int | None = None) -> Tensor:
     """Hierarchical Max-Mahalanobis centers (App. B.3): a leaf's center is the sum of the simplex vertices on its path.
 
@@ -119,6 +124,8 @@ def _spread(points):
     return points
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def _descend(points, power, iterations):
     points = torch.nn.functional.normalize(points, dim=1).requires_grad_(True)
     i, j = torch.triu_indices(len(points), len(points), 1)

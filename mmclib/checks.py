@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-__all__ = ["NotFiniteError", "any_pixels", "check_images", "check_label_form", "check_labels", "check_model", "check_setting", "warn"]
+__all__ = ["NotFiniteError", "any_pixels", "check_bound", "check_images", "check_label_form", "check_labels", "check_model",
+           "check_setting", "warn"]
 
 
 _OURS = (str(Path(__file__).parent) + os.sep, contextlib.__file__)
@@ -50,14 +51,18 @@ def check_images(images: object, name: str = "images", *, values: bool = True) -
     if values and not _beyond.get():
         low, high = (bound.item() for bound in images.detach().aminmax())
         if not (low >= 0 and high <= 1):  # written so that NaN, which compares false, fails it
-            held = "holds NaN" if low != low or high != high else f"ranges over [{low:.4g}, {high:.4g}]"
-            raise ValueError(f"{name} must lie in [0, 1], but {held}")
+            held = "holds NaN" if low != low or high != high else f"ranges over [{low:.9g}, {high:.9g}]"
+            raise ValueError(f"{name} must lie in [0, 1], but {held}" + "; .clamp(0, 1) takes what rounding left outside"
+                             * (-1e-5 < low and high < 1 + 1e-5))
 
 
 def check_model(model: object, name: str = "model") -> None:
     """Require a torch.nn.Module: a bare function has no mode and no parameters to leave as they were. Raises ValueError."""
     if not isinstance(model, torch.nn.Module):
         raise ValueError(f"{name} must be a torch.nn.Module, got {type(model).__name__}; put a function into a module's forward")
+    if isinstance(model, torch.nn.parallel.DistributedDataParallel):  # its processes would wait for each other at each call
+        raise ValueError(f"{name} is a DistributedDataParallel, whose processes must call it alike, and attacks call it as images need it; "
+                         "pass its .module, with the images of this process")
 
 
 def check_labels(labels: torch.Tensor, num_classes: int, name: str = "labels", *, count: int | None = None) -> None:
@@ -92,6 +97,11 @@ def check_setting(name: str, value: object, low: float, kind: type[Any] = float)
     if isinstance(value, bool) or not isinstance(value, Real) or not (low <= float(value) < float("inf")):
         raise ValueError(f"{name} must be a finite number of at least {low}, got {value!r}")
     return kind(value)
+
+
+def check_bound(epsilon: object) -> float:
+    """Return a bound on distortions as a plain float, where infinity is none. Raises ValueError for NaN, negative or no number."""
+    return float("inf") if epsilon == float("inf") else check_setting("epsilon", epsilon, 0)
 
 
 def warn(message: str, category: type[Warning]) -> None:

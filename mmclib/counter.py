@@ -28,7 +28,7 @@ def _mix(words):
     return words ^ _shift(words, 31)
 
 
-def image_seeds(seed, count, device=None) -> torch.Tensor:
+def image_seeds(seed, count, device="cpu") -> torch.Tensor:
     """Give each of `count` images a seed of its own, int64 (count,); a tensor of seeds is checked and passed through.
 
     Raises ValueError when `seed` is neither an integer nor an int64 tensor of shape (count,).

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from mmclib.installing import installing
+from mmclib.modes import on_the_cpu
 from mmclib.seeds import derive
 
 __all__ = ["EMBEDDED", "NUM_CLASSES", "download", "load", "num_classes", "superclasses"]
@@ -30,6 +31,7 @@ _MNIST_MD5 = {
 }
 
 
+@on_the_cpu
 def load(name: str, split: str, root: str | Path | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Return uint8 images (N, C, H, W) and int64 labels (N,) of a data set's "train" or "test" split.
 

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Evaluation(GradientShares):
     """What an evaluation found, per image (tensors of N rows on the CPU)."""
 
@@ -61,7 +61,7 @@ class Evaluation(GradientShares):
                 f"{self.zero_gradients_overall:.0%} zero{f', {count} successes rejected' if (count := int(self.rejected.sum())) else ''})")
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class WorstCase:
     """What several attacks leave of the same N images, each given those only that all before it left. Printed, it is a table."""
 
@@ -93,9 +93,9 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int =
     parts = each_batch(len(labels), batch_size, lambda part: predicted_by(model, images[part], part.start))
     predicted = torch.cat([classes for _, classes in parts])
     correct = predicted == labels.cpu()
-    nothing = torch.zeros(len(labels), dtype=torch.int64)
+    nothing = torch.zeros(len(labels), dtype=torch.int64, device="cpu")
     none = torch.zeros_like(correct)
-    distortion = torch.zeros(len(labels), dtype=torch.float32)
+    distortion = torch.zeros(len(labels), dtype=torch.float32, device="cpu")
     return Evaluation(correct, ~correct, distortion, nothing + 1, nothing, nothing, none, none, "", time.perf_counter() - began)
 
 
@@ -105,9 +105,10 @@ def robust_accuracy(model: nn.Module, images: Tensor, labels: Tensor, attack: Ca
     """Attack every image and count those still classified as their true label; `hyper` goes to the attack.
 
     Images float in [0, 1] or uint8 (N, C, H, W), labels and targets int64 (N,), seed an integer or int64 (N,). The attack may be a
-    functools.partial of anything but targets and seed, which are dealt out by image: so the result does not depend on batch_size, which
-    halves by itself when memory runs out. One of your own is called as attack(model, images, labels, targets=None or (n,), seed=(n,),
-    **hyper), names its bound `epsilon`, and returns an AttackResult, which `mmclib.attacks.judged` makes of any images. `partial` is a
+    functools.partial of anything but targets and seed, which are dealt out by image: so the result does not depend on batch_size (on CUDA
+    up to rounding), which halves by itself when memory runs out. One of your own is called as attack(model, images, labels, targets=None
+    or (n,), seed=(n,), **hyper), with the model in evaluation mode and nothing frozen, names its bound `epsilon`, and returns an
+    AttackResult, which `mmclib.attacks.judged` makes of any images; gradients that it leaves on the parameters are dropped. `partial` is a
     file that an interrupted evaluation resumes from; it is removed at the end. With it, attacks of this package work in batches of at most
     batch_size that take about half a minute, where so few images fill a call; an attack of your own, and autoattack, are taken in batches
     of batch_size. Each claimed success is verified by a plain pass in float32 (float64 for a model in it) and must lie inside its ball;
@@ -119,7 +120,8 @@ def robust_accuracy(model: nn.Module, images: Tensor, labels: Tensor, attack: Ca
     for part, _, columns in attacked(model, images, labels, attack, targets, seed, batch_size, hyper, progress, finished):
         del columns["inside"]
         finished.add(part, columns)
-    outcome = _evaluation(finished.close())
+    outcome = _evaluation(finished.joined())
+    finished.remove()
     warn_if_masked(outcome, name_of(attack))
     _warn_if_rejected(outcome, name_of(attack))
     return outcome
@@ -137,14 +139,15 @@ def worst_case(model: nn.Module, images: Tensor, labels: Tensor, attacks: Mappin
     """Attack each image by one attack after the other until one fools the model: the accuracy that may be called robust.
 
     `attacks` maps names to attacks with their settings (functools.partial), the cheap ones first; `mmclib.attacks.ladder(epsilon)` is
-    such a choice. Images, labels and the other options are as in `robust_accuracy`; an image that an attack of this package fools is
-    fooled by it alone too. Warns where no attack had gradients to follow. Raises ValueError for bad input.
+    such a choice. fmn, ddn and carlini_wagner need an epsilon here, beyond which what they find does not count. Images, labels and the
+    other options are as in `robust_accuracy`; an image that an attack of this package fools is fooled by it alone too. Warns where no
+    attack had gradients to follow. Raises ValueError for bad input.
     """
     if not isinstance(attacks, Mapping) or not attacks:
         got = "none" if isinstance(attacks, Mapping) else type(attacks).__name__
         raise ValueError(f"attacks must map at least one name to an attack, got {got}")
     for attack in attacks.values():
-        check_attack(attack, {})
+        check_attack(attack, {}, bounded=True)
     clean, seeds = accuracy(model, images, labels, batch_size), counter.image_seeds(seed, len(labels))
     correct, left, evaluations = clean.correct.clone(), {}, {}
     for name, attack in attacks.items():
@@ -178,8 +181,17 @@ def transfer_row(source: nn.Module, models: Mapping[str, nn.Module], images: Ten
     """
     check_attack(attack, hyper)
     check_models(models)
-    if "stop_early" in options_of(attack) and "stop_early" not in settings_of(attack):
-        hyper.setdefault("stop_early", False)
+    found, finished = _row(source, models, images, labels, attack, seed, batch_size, partial, progress, hyper)
+    finished.remove()
+    return found
+
+
+def _row(source, models, images, labels, attack, seed, batch_size, partial, progress, hyper):
+    if "stop_early" in options_of(attack) and "stop_early" not in settings_of(attack) | hyper:
+        if (settings_of(attack) | hyper).get("restarts", 1) != 1:
+            raise ValueError(f"{name_of(attack)} crafts for other models with stop_early=False, which takes one restart; leave restarts "
+                             "out, or set stop_early=True, whose images barely fool their source")
+        hyper = hyper | {"stop_early": False}
     check(models, images, labels, None, batch_size)
     # the models' order too: columns are numbered by it
     finished = Partial(partial, lambda: fingerprint(source, list(models), models, images, labels, attack, seed, hyper))
@@ -190,20 +202,28 @@ def transfer_row(source: nn.Module, models: Mapping[str, nn.Module], images: Ten
             fooled = wrong & inside
             columns |= {f"correct {number}": ~fooled, f"success {number}": fooled, f"rejected {number}": wrong & ~inside}
         finished.add(part, columns)
-    columns = finished.close()
+    columns = finished.joined()
     found = {name: _evaluation(columns, number) for number, name in enumerate(models)}
     warn_if_masked(next(iter(found.values())), name_of(attack))  # crafted once, so the same for all
     for name, outcome in found.items():
         _warn_if_rejected(outcome, f"{name_of(attack)} on {name}")
-    return found
+    return found, finished
 
 
-def transfer_matrix(models: Mapping[str, nn.Module], images: Tensor, labels: Tensor, attack: Callable,
-                    **options) -> dict[str, dict[str, Evaluation]]:
-    """Judge every model on images crafted on every model: {source: {model: Evaluation}}; options as in `transfer_row` (Fig.
-    4)."""
+def transfer_matrix(models: Mapping[str, nn.Module], images: Tensor, labels: Tensor, attack: Callable, *, seed: int = 0,
+                    batch_size: int = 256, partial: str | Path | None = None, progress: bool = False,
+                    **hyper) -> dict[str, dict[str, Evaluation]]:
+    """Judge every model on images crafted on every model: {source: {model: Evaluation}}; options as in `transfer_row` (Fig. 4).
+
+    `partial` names one file for each source, with its number behind it; they are removed when all are done.
+    """
+    check_attack(attack, hyper)
     check_models(models)
-    return {name: transfer_row(source, models, images, labels, attack, **options) for name, source in models.items()}
+    rows = {name: _row(source, models, images, labels, attack, seed, batch_size, partial if partial is None else f"{partial}.{number}",
+                       progress, hyper) for number, (name, source) in enumerate(models.items())}
+    for _, finished in rows.values():
+        finished.remove()
+    return {name: found for name, (found, _) in rows.items()}
 
 
 def random_targets(labels: Tensor, num_classes: int, *, seed: int = 0) -> Tensor:

@@ -2,7 +2,10 @@
 
 import shlex
 import sys
-from importlib.util import find_spec
+from importlib.machinery import PathFinder
+
+# Not importlib.util's: setuptools takes a search for pip for pip itself, and torch.compile fails in this process from then on.
+find_spec = PathFinder.find_spec
 
 
 def installing(requirement: str) -> str:

@@ -207,13 +207,13 @@ class ElasticMaxMahalanobisCenter(nn.Module):
         """scale · (‖z - μ_y‖² + ‖μ_y - μ*_y‖² / α): (N,) for reduction "none", else a scalar."""
         _check_features(self, features)
         _check_labels(self, features, labels)
-        prior = self.offsets[labels].square().sum(1)
+        prior = self.offsets.index_select(0, labels).square().sum(1)
         return _reduce(self.scale * (_squared_distance_to_own(features, self.means, labels) + prior), reduction)
 
 
 def _squared_distance_to_own(features, centers, labels):
     z = as_float(features)
-    return (z - centers[labels].to(z.dtype)).square().sum(1)
+    return (z - centers.index_select(0, labels).to(z.dtype)).square().sum(1)  # which refuses negative labels on every device
 
 
 def _reduce(values, reduction):

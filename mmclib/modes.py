@@ -1,10 +1,56 @@
 """The caller's modes of torch, kept out of what is computed here."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
+from torch import nn
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def on_the_cpu(function: _Function) -> _Function:
+    """Let a function make its tensors on the CPU, whatever torch.set_default_device says: what it draws is the same on every machine."""
+    @functools.wraps(function)
+    def called(*arguments, **options):
+        with torch.device("cpu"):
+            return function(*arguments, **options)
+    return cast(_Function, called)
+
+
+@contextmanager
+def in_evaluation(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode and each of its modules back afterwards, also on errors, by the doors that modules override.
+
+    A model that is in it already is not touched; torch.export's modules have no modes, and keep what they were exported in.
+    """
+    modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]  # frozen TorchScript has none
+    trains = any(training for _, training in modes)
+    try:
+        if trains:
+            with suppress(NotImplementedError):
+                model.eval()
+        yield
+    finally:
+        for module, training in modes if trains else ():  # parents first: a child that differs from its parent is put back after it
+            if module.training != training:
+                module.train(training)
+
+
+@contextmanager
+def aside(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for code that freezes nothing, and the parameters' gradients laid aside, so that it adds nothing to them."""
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+    try:
+        with in_evaluation(model):
+            for parameter, _ in gradients:
+                parameter.grad = None
+            yield
+    finally:
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
 
 
 @contextmanager
@@ -27,8 +73,9 @@ def _without_tf32(stack):
     # torch has two generations of these settings; where the caller mixes them, the older ones cannot be read.
     cudnn: Any = torch.backends.cudnn  # whose settings torch's stubs do not know
     matmul: Any = torch.backends.cuda.matmul
+    mkldnn: Any = torch.backends.mkldnn
     parts = (cudnn.conv, cudnn.rnn, matmul)
-    for part in parts:  # put back last, since the older ones set them too
+    for part in (*parts, mkldnn.matmul):  # put back last, since the older ones set them too
         stack.callback(setattr, part, "fp32_precision", part.fp32_precision)
     with suppress(RuntimeError):
         stack.callback(setattr, cudnn, "allow_tf32", cudnn.allow_tf32)

@@ -40,6 +40,9 @@ class Partial:
             if kept["fingerprint"] == self.fingerprint:
                 self.count = kept["count"]
                 self.columns = {name: [column] for name, column in columns.items()} | {name: [kept[name]] for name in ("norm", "seconds")}
+            else:
+                warn(f"{self.path} holds another evaluation's work (of other images, another model or other settings), which this one "
+                     "replaces from its beginning", UserWarning)
 
     def add(self, part: slice, columns: dict) -> None:
         """Keep a batch's columns: tensors of its rows on the CPU, `norm` and `seconds`."""
@@ -51,12 +54,15 @@ class Partial:
             kept |= {"fingerprint": self.fingerprint, "count": self.count}
             checkpoints.save_tensors(self.path, tensors, kept | {"sha256": _sum(tensors, kept)})
 
-    def close(self) -> dict:
-        """The columns of all images, `norm` and `seconds`; the file is no longer needed."""
+    def joined(self) -> dict:
+        """The columns of all images, `norm` and `seconds`."""
         tensors, kept = self._joined()
+        return tensors | kept
+
+    def remove(self) -> None:
+        """Remove the file, which is no longer needed."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
-        return tensors | kept
 
     def _joined(self):
         tensors = {name: torch.cat(parts) for name, parts in self.columns.items() if name not in ("norm", "seconds")}

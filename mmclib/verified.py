@@ -6,20 +6,22 @@ import math
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import torch
 from tqdm import tqdm
 
 from mmclib import counter
-from mmclib.attacks import PER_IMAGE, mim, multi_targeted, pgd
+from mmclib.attacks import LEAST_DISTORTION, PER_IMAGE, mim, multi_targeted, pgd
 from mmclib.attacks.climb import ShortStepsWarning
 from mmclib.attacks.frozen import ROWS, BatchDependenceWarning, call, chunks, rows_of_a_call, warn_if_dependent, working_type
 from mmclib.attacks.ledger import AttackResult, GradientMaskingWarning
 from mmclib.checks import check_images, check_label_form, check_labels, check_model, check_setting, warn
-from mmclib.modes import own_modes
+from mmclib.modes import aside, in_evaluation, own_modes
 
 _NO_MEMORY = ("out of memory", "DefaultCPUAllocator")  # what RuntimeErrors say that are no torch.OutOfMemoryError
 _INSIDE = 1e-6  # how far a float32 image may leave its ball
+_ROUNDING = 3e-8  # of a float32 pixel in [0, 1], which an l_1 norm adds up
 _ORDERS = {"linf": math.inf, "l2": 2, "l1": 1}  # norms whose balls are checked
 _SAVED_EVERY = 30  # seconds that a batch should take where a file is to keep what is done: half the minute that may be lost
 
@@ -46,7 +48,8 @@ def attacked(model, images, labels, attack, targets, seed, batch_size, hyper, pr
                 warnings.simplefilter("ignore", said_once)
             if part.start > first:
                 warnings.simplefilter("ignore", ShortStepsWarning)
-            result = attack(model, batch, own, targets=goals, seed=seeds[part].to(batch.device), **hyper)
+            with nullcontext() if _plain(attack) in PER_IMAGE else aside(model):  # ours see to it themselves
+                result = attack(model, batch, own, targets=goals, seed=seeds[part].to(batch.device), **hyper)
         if not isinstance(result, AttackResult):
             raise ValueError(f"{name_of(attack)} must return an AttackResult, which mmclib.attacks.judged makes of any images, got "
                              f"{type(result).__name__}")
@@ -72,7 +75,7 @@ def _verified(model, originals, labels, targets, result, epsilon, begin):
     inside = (low >= 0) & (high <= 1)
     if (order := _ORDERS.get(result.norm.lower())) is not None:
         change = (result.images.double() - originals.double()).flatten(1).norm(order, dim=1)
-        inside &= change <= epsilon + _INSIDE
+        inside &= change <= epsilon + _INSIDE + _ROUNDING * originals[0].numel() * (order == 1)
     elif epsilon < math.inf and begin == 0:
         warn(f"whether images lie within epsilon = {epsilon:g} of the originals is not checked in the norm {result.norm!r}; known: "
              f"{', '.join(_ORDERS)}", UserWarning)
@@ -86,14 +89,8 @@ def _verified(model, originals, labels, targets, result, epsilon, begin):
 
 def _logits(model, images):
     """Call the model as a user would: the model as it is, in evaluation mode and full precision, through its public door."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        with own_modes(images.device):  # cloned: a model may answer each call in the same memory
-            return torch.cat([call(model, images[rows])[:count].clone() for rows, count in chunks(images)]).cpu()
-    finally:
-        for module, training in modes:
-            module.training = training
+    with in_evaluation(model), own_modes(images.device):  # cloned: a model may answer each call in the same memory
+        return torch.cat([call(model, images[rows])[:count].clone() for rows, count in chunks(images)]).cpu()
 
 
 def predicted_by(model, images, begin=0):
@@ -180,15 +177,22 @@ def check(models, images, labels, targets, batch_size) -> int:
     return batch_size
 
 
-def check_attack(attack, hyper):
-    """Raise ValueError for what cannot be called as an attack with these settings."""
+def check_attack(attack, hyper, bounded=False):
+    """Raise ValueError for what cannot be called as an attack with these settings, or is to be `bounded` and looks for the least
+    distortion within no epsilon."""
     if not callable(attack):
         raise ValueError(f"attack must be a function such as mmclib.attacks.pgd, got {attack!r}")
-    try:
-        inspect.signature(attack).bind(None, None, None, targets=None, seed=None, **hyper)
+    settings = {**settings_of(attack), **hyper}
+    before = attack.args if isinstance(attack, functools.partial) else ()
+    try:  # a partial of what its function does not take has no signature of its own
+        inspect.signature(_plain(attack)).bind(*before, None, None, None, **settings | {"targets": None, "seed": None})
     except TypeError as error:
         raise ValueError(f"{name_of(attack)} cannot be called as attack(model, images, labels, targets=..., seed=..."
-                         f"{''.join(f', {name}=...' for name in hyper)}): {error}") from None
+                         f"{''.join(f', {name}=...' for name in settings)}): {error}") from None
+    if bounded and _plain(attack) in LEAST_DISTORTION and settings.get("epsilon", math.inf) == math.inf:
+        name = name_of(attack)
+        raise ValueError(f"{name} looks for the least distortion and finds one for almost every image; in a worst case give it the bound "
+                         f"of the other attacks: functools.partial({name}, epsilon=...)")
 
 
 def check_models(models):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mmclib import checkpoints, data, losses, models
@@ -87,7 +88,8 @@ def load_released(name: str) -> models.Classifier:
         state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
         network, loss = metadata["network"], metadata["model"]
         centers = state.get("head.centers") if loss["loss"] in PRESET else None
-        model = assemble(network, loss, data.NUM_CLASSES[network["dataset"]], centers, state["mean"])
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # initial weights are drawn and replaced: the caller's draws are not
+            model = assemble(network, loss, data.NUM_CLASSES[network["dataset"]], centers, state["mean"])
         model.float().load_state_dict(state)  # whatever torch's default type is
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise ValueError(f"{path} is no released model of this package ({' '.join(str(error).split())[:200]}); fetch it again") from None

@@ -1,4 +1,7 @@
-"""Attacks of the paper on any PyTorch classifier of images in [0, 1]: each takes an objective and returns an AttackResult."""
+"""Attacks of the paper on any PyTorch classifier of images in [0, 1]: each takes an objective and returns an AttackResult.
+
+A model is frozen while it is attacked, so one model is attacked in one thread at a time.
+"""
 
 from mmclib.attacks.autoattack import autoattack
 from mmclib.attacks.carlini_wagner import carlini_wagner
@@ -14,8 +17,11 @@ from mmclib.attacks.pgd import mim, pgd
 from mmclib.attacks.spsa import spsa
 from mmclib.attacks.transformations import gaussian_noise, rotation
 
-# An image's outcome under these is its own, whatever else is in its batch. (AutoAttack's package draws for a whole batch at once.)
+# An image's outcome under these is its own, whatever else is in its batch: on a CPU to the bit, measured on this package's networks, on
+# CUDA up to the rounding of its kernels. (AutoAttack's package draws for a whole batch at once.)
 PER_IMAGE = frozenset({carlini_wagner, ddn, fmn, gaussian_noise, mim, multi_targeted, pgd, rotation, spsa})
+# Those that look for the least distortion, which within no epsilon is found for almost every image.
+LEAST_DISTORTION = frozenset({carlini_wagner, ddn, fmn})
 
-__all__ = ["OBJECTIVES", "PER_IMAGE", "AttackResult", "ascend", "autoattack", "carlini_wagner", "ddn", "fmn", "gaussian_noise",
-           "judged", "ladder", "mim", "multi_targeted", "pgd", "random_start", "rotation", "signed_step", "spsa"]
+__all__ = ["LEAST_DISTORTION", "OBJECTIVES", "PER_IMAGE", "AttackResult", "ascend", "autoattack", "carlini_wagner", "ddn", "fmn",
+           "gaussian_noise", "judged", "ladder", "mim", "multi_targeted", "pgd", "random_start", "rotation", "signed_step", "spsa"]

@@ -6,14 +6,16 @@ Unlike the authors' code, a search step starts where the one before ended, which
 distortion.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from mmclib.attacks.door import begin
 from mmclib.attacks.frozen import ROWS
-from mmclib.attacks.ledger import AttackResult
+from mmclib.attacks.ledger import AttackResult, within
 from mmclib.attacks.objectives import Objective
-from mmclib.checks import check_setting
+from mmclib.checks import check_bound, check_setting
 
 _EDGE = 7.25  # w beyond this is within 1e-6 of the box's edge, and its gradient within rounding of zero
 _START = 0.99  # where pixels at 0 and 1 start, on tanh's scale: from the edge itself they would need hundreds of steps to be seen to move
@@ -26,24 +28,25 @@ _STALLED, _STALLED_LAST = 0.99, 0.999  # a search step ends when its lowest loss
 def carlini_wagner(model: nn.Module, images: Tensor, labels: Tensor, *, targets: Tensor | None = None, objective: Objective | None = None,
                    seed: int | Tensor = 0, binary_search_steps: int = 9, initial_const: float = 0.01, steps: int = 1000,
                    learning_rate: float = 0.005, confidence: float = 0.0, abort_early: bool = True,
-                   precision: str = "float32") -> AttackResult:
+                   epsilon: float = math.inf, precision: str = "float32") -> AttackResult:
     """Find for each image the closest one in l_2 that is misclassified, or classified as its target, by a margin above
     `confidence`.
 
     Images (N, C, H, W) in [0, 1], labels and targets int64 (N,). The default objective is success_margin, which is untargeted_2
-    without targets. Images where nothing was found come back unchanged with success False. `seed` is accepted for uniformity;
-    nothing is drawn. Defaults are the paper's Sec. 4. Raises ValueError for bad input.
+    without targets. What is found beyond `epsilon` counts as not found; by default nothing is too far. Images where nothing was found
+    come back unchanged with success False. `seed` is accepted for uniformity; nothing is drawn. Defaults are the paper's Sec. 4. Raises
+    ValueError for bad input.
     """
     binary_search_steps, steps = check_setting("binary_search_steps", binary_search_steps, 1, int), check_setting("steps", steps, 1, int)
     initial_const, learning_rate = check_setting("initial_const", initial_const, 1e-30), check_setting("learning_rate", learning_rate, 0)
-    confidence = check_setting("confidence", confidence, 0)
+    confidence, epsilon = check_setting("confidence", confidence, 0), check_bound(epsilon)
     with begin(model, images, labels, targets=targets, objective=objective or "success_margin", seed=seed,
                precision=precision) as (frozen, ledger, _):
         search = _Search(ledger.look_at_originals(frozen.logits(ledger.originals), confidence), ledger.originals, initial_const)
         while len(search.rows):
             turn, loss = _turn(frozen, ledger, search, learning_rate, confidence)
             search.advance(turn, loss, binary_search_steps, steps, abort_early)
-        return ledger.result("l2", name="carlini_wagner")
+        return within(ledger.result("l2", name="carlini_wagner"), epsilon)
 
 
 class _Search:

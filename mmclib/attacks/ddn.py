@@ -12,32 +12,34 @@ from torch import Tensor, nn
 from mmclib import counter
 from mmclib.attacks.climb import column, scaled
 from mmclib.attacks.door import begin
-from mmclib.attacks.ledger import AttackResult
+from mmclib.attacks.ledger import AttackResult, within
 from mmclib.attacks.objectives import Objective
-from mmclib.checks import check_setting
+from mmclib.checks import check_bound, check_setting
 
 _LAST_STEP = 0.01  # what the step size decays to, as a share of the first
 
 
 def ddn(model: nn.Module, images: Tensor, labels: Tensor, *, targets: Tensor | None = None, objective: Objective | None = None,
         seed: int | Tensor = 0, steps: int = 100, step_size: float = 1.0, gamma: float = 0.05, radius: float = 1.0,
-        precision: str = "float32") -> AttackResult:
+        epsilon: float = math.inf, precision: str = "float32") -> AttackResult:
     """Find for each image the closest one in l_2 that is misclassified, or classified as its target.
 
     Images (N, C, H, W) in [0, 1], labels and targets int64 (N,). `step_size` is the l_2 length of the first step, which decays along
     a half cosine; `radius` is the first sphere's and changes by the share `gamma` with each step. The default objective is
     success_margin, where the paper has cross_entropy, which is blind on distance logits. A gradient of exactly zero is replaced by a
-    random direction, drawn from the image's seed. Tries are not rounded to 8 bits, as the authors' are. Images where nothing was found
-    come back unchanged with success False. Raises ValueError for bad input. Source: Rony et al., 2019, Algorithm 1.
+    random direction, drawn from the image's seed. What is found beyond `epsilon` counts as not found; by default nothing is too far.
+    `steps` images are judged, the first the original, and the last move is not. Tries are not rounded to 8 bits, as the authors' are.
+    Images where nothing was found come back unchanged with success False. Raises ValueError for bad input.
+    Source: Rony et al., 2019, Algorithm 1.
     """
-    steps, gamma = check_setting("steps", steps, 1, int), check_setting("gamma", gamma, 0)
+    steps, gamma, epsilon = check_setting("steps", steps, 1, int), check_setting("gamma", gamma, 0), check_bound(epsilon)
     step_size, radius = check_setting("step_size", step_size, 0), check_setting("radius", radius, 1e-12)
     with begin(model, images, labels, targets=targets, objective=objective or "success_margin", seed=seed,
                precision=precision) as (frozen, ledger, seeds):
         rows = ledger.look_at_originals(frozen.logits(ledger.originals))
         if len(rows):
             _search(frozen, ledger, rows, seeds[rows], steps, step_size, gamma, radius)
-        return ledger.result("l2", name="ddn")
+        return within(ledger.result("l2", name="ddn"), epsilon)
 
 
 def _search(frozen, ledger, rows, seeds, steps, step_size, gamma, radius):

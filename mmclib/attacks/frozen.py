@@ -6,7 +6,9 @@ from contextlib import contextmanager
 import torch
 
 from mmclib import checks
+from mmclib.attacks.objectives import spread
 from mmclib.models import Classifier
+from mmclib.modes import in_evaluation
 
 # On a CPU, BLAS and oneDNN choose their kernels by batch size, so the same image gets other last bits in another batch. Measured
 # on the networks of this package: any two calls of 16, 32, ... 256 rows agree to the bit row by row, while fewer rows differ.
@@ -23,7 +25,7 @@ class BatchDependenceWarning(UserWarning):
 @contextmanager
 def frozen(model, objective, precision="float32"):
     """Freeze the model for an attack and yield a FrozenModel; mode, requires_grad and memory format return to what they were, also on
-    errors.
+    errors. So one model is attacked in one thread at a time.
 
     Raises ValueError for an unknown precision, and for a model that autograd cannot pass through.
     """
@@ -31,21 +33,18 @@ def frozen(model, objective, precision="float32"):
         raise ValueError(f"precision must be 'float32' or 'bfloat16', got {precision!r}")
     if any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers())):
         raise ValueError("model was made inside torch.inference_mode, so no gradient passes through it; make or load it outside")
-    modes = [(module, module.training) for module in model.modules()]
     parameters = [(parameter, parameter.requires_grad, parameter.data) for parameter in model.parameters()]
-    try:
-        model.eval()
-        for parameter, _, data in parameters:
-            parameter.requires_grad_(False)  # no attack needs weight gradients; they would double the backward pass
-            if data.ndim == 4:
-                parameter.data = data.contiguous(memory_format=torch.channels_last)
-        yield FrozenModel(model, objective, precision)
-    finally:
-        for parameter, requires_grad, data in parameters:
-            parameter.data = data
-            parameter.requires_grad_(requires_grad)
-        for module, training in modes:
-            module.training = training
+    with in_evaluation(model):
+        try:
+            for parameter, _, data in parameters:
+                parameter.requires_grad_(False)  # no attack needs weight gradients; they would double the backward pass
+                if data.ndim == 4:
+                    parameter.data = data.contiguous(memory_format=torch.channels_last)
+            yield FrozenModel(model, objective, precision)
+        finally:
+            for parameter, requires_grad, data in parameters:
+                parameter.data = data
+                parameter.requires_grad_(requires_grad)
 
 
 def rows_of_a_call(images) -> int:
@@ -93,9 +92,7 @@ def warn_if_dependent(logits, image) -> torch.Tensor:
     shifts = torch.arange(1, ROWS, device=image.device, dtype=image.dtype)[:, None, None, None] / ROWS
     among = torch.cat((image, (image + shifts) % 1))  # none of which is the image, whatever it shows
     first, second = logits(alone)[:1], logits(among)[:1]
-    known = first[first.isfinite()]
-    spread = float(known.max() - known.min()) if len(known) else 0.0
-    if not torch.allclose(first, second, rtol=1e-5, atol=1e-3 * spread, equal_nan=True):
+    if not torch.allclose(first, second, rtol=1e-5, atol=1e-3 * float(spread(first)), equal_nan=True):
         checks.warn("the model's logits of an image change with the other images in its call, or from call to call (batch statistics in "
                     "evaluation mode? randomness?): every result depends on how images are batched", BatchDependenceWarning)
     return first
@@ -110,6 +107,11 @@ def _explained(model, function, images):
             raise
         raise ValueError(f"model holds {halves.pop()} parameters and takes no float32 images, in which attacks craft and judge; pass "
                          "model.float()") from error
+
+
+def is_of_layout(error: RuntimeError) -> bool:
+    """Does a model fail for taking channels-last activations apart by .view, as it is or under torch.compile?"""
+    return any(text in str(error) for text in ("view size is not compatible", "Cannot view a tensor"))
 
 
 class FrozenModel:
@@ -134,7 +136,7 @@ class FrozenModel:
         try:
             return self._parts(images)
         except RuntimeError as error:
-            if "view size is not compatible" not in str(error) or self.layout == torch.contiguous_format:
+            if not is_of_layout(error) or self.layout == torch.contiguous_format:
                 raise
         # A model that flattens by .view takes activations in the plain layout only; the first call finds out.
         self.layout = torch.contiguous_format

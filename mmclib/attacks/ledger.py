@@ -1,11 +1,11 @@
 """What an attack returns, and the ledger it keeps on the way: the best try, queries and gradients of each image."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from mmclib import checks
-from mmclib.attacks.objectives import best_other, logit_of
+from mmclib.attacks.objectives import best_other, logit_of, spread
 
 MASKED = 0.05  # a larger share of exactly zero gradients draws a warning
 # Margin demanded of a minimal distortion, relative to the spread of the logits: other kernels' rounding must not undo a success.
@@ -39,7 +39,7 @@ class GradientShares:
         return max(self.zero_gradients, self.zero_gradients_overall) > MASKED
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class AttackResult(GradientShares):
     """The outcome of an attack on N images; all tensors have N rows, and none is part of a graph."""
 
@@ -192,6 +192,10 @@ class Ledger:
 
 
 def _slack(logits):
-    kept = logits.isfinite()  # minus infinity is the logit of a class left out, plus infinity needs no slack
-    spread = torch.where(kept, logits, -torch.inf).amax(1) - torch.where(kept, logits, torch.inf).amin(1)
-    return _SLACK * spread.clamp(min=0)
+    return _SLACK * spread(logits)
+
+
+def within(result: AttackResult, epsilon: float) -> AttackResult:
+    """The result of a search for the least distortion where what is found beyond `epsilon` counts for nothing."""
+    inside = result.distortion <= epsilon
+    return replace(result, success=result.success & inside, fooled=result.fooled & inside)

@@ -12,10 +12,11 @@ from torch import Tensor
 
 __all__ = [
     "OBJECTIVES", "Objective", "best_other", "cross_entropy", "divided", "divided_by_gap", "logit_of", "margin", "probability_margin",
-    "resolve", "success_margin", "targeted_1", "targeted_2", "untargeted_1", "untargeted_2",
+    "resolve", "spread", "success_margin", "targeted_1", "targeted_2", "untargeted_1", "untargeted_2",
 ]
 
 Objective = str | Callable[..., torch.Tensor]  # a name in OBJECTIVES, or a function as below
+_LEFT_OUT = 1e3
 
 
 def logit_of(logits: Tensor, labels: Tensor) -> Tensor:
@@ -26,6 +27,26 @@ def logit_of(logits: Tensor, labels: Tensor) -> Tensor:
 def best_other(logits: Tensor, labels: Tensor) -> Tensor:
     """Return each row's largest logit of a class other than its label, (N,); masked by -inf, so negative logits are no trap."""
     return logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+
+
+def spread(logits: Tensor) -> Tensor:
+    """How far each row's logits reach below its largest one, (N,): those of classes left out, by minus infinity or by a large negative
+    number, do not count, and plus infinity has no distance to others.
+
+    A class is left out where its logit lies a thousand times farther below than the one above it, and than the two largest are from 0.
+    """
+    lowest = torch.where(logits.isfinite(), logits, torch.inf).amin(1)
+    known = logits.masked_fill(~logits.isfinite(), -torch.inf)
+    first, second = known.topk(2, 1).values.unbind(1)
+    reach = (first - lowest).clamp(min=0)
+    size = torch.maximum(first.abs(), second.abs().masked_fill(second.isinf(), 0))
+    far = (reach > _LEFT_OUT * size).nonzero().squeeze(1)  # so large a step needs such a reach
+    if len(far):
+        below = first[far, None] - known[far].sort(1, descending=True).values
+        step = below[:, 1:] > _LEFT_OUT * torch.maximum(below[:, :-1], size[far, None])
+        last = torch.where(step.any(1), step.int().argmax(1), below.shape[1] - 1)
+        reach[far] = below.gather(1, last[:, None]).squeeze(1)
+    return reach
 
 
 def cross_entropy(features: Tensor | None, logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from mmclib.attacks.frozen import is_of_layout
 from mmclib.checks import check_labels
 from mmclib.models import Classifier
 from mmclib.training.recipe import Recipe
@@ -48,7 +49,7 @@ def try_backbone(model, images, alone):
         with torch.no_grad():
             model.eval().features(pixels)
     except RuntimeError as error:
-        if "view size is not compatible" not in str(error):
+        if not is_of_layout(error):
             raise
         raise ValueError("the backbone calls .view on activations, which lie channels-last in training; use .flatten(1) or .reshape "
                          "there") from error

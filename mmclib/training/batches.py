@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from mmclib.modes import on_the_cpu
 from mmclib.seeds import derive
 
 
@@ -16,6 +17,7 @@ class EpochPlan:
     columns: torch.Tensor
 
 
+@on_the_cpu
 def epoch_plan(count, height, width, *, seed, epoch, shift=0.1, flip=True, fill="nearest", device="cpu") -> EpochPlan:
     """Draw an epoch's permutation, whole-pixel shifts (uniform up to `shift` of each side) and horizontal flips, as a Recipe says.
 

@@ -16,6 +16,7 @@ from tests.mmclib.small import Through, small, trained
     (lambda m, x, y: evaluation.transfer_row(m, [m], x, y, attacks.pgd), "models must map at least one name to a model, got list"),
     (lambda m, x, y: attacks.pgd(Through(m, after=lambda logits: logits[:, :1]), x, y), "at least 2 classes"),
     (lambda m, x, y: checks.check_images(torch.rand(2, 0, 8, 8)), "at least one pixel"),
+    (lambda m, x, y: evaluation.accuracy(m, x + 1.2e-7 * (x == x.max()), y), r"ranges over .0, 1\.00000012.; .clamp\(0, 1\) takes"),
     (lambda m, x, y: models.whiten(models.small_convnet(), x), "no whitened stem"),
     (lambda m, x, y: intervals.binomial_interval(5, 3), r"hits must lie in \[0, count\]"),
     (lambda m, x, y: intervals.auroc_interval([0.1, float("nan")], [0.5]), "one is NaN"),

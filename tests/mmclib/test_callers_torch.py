@@ -6,7 +6,9 @@ import sys
 import pytest
 import torch
 
-from mmclib import attacks, data, zoo
+import mmclib
+from mmclib import attacks, data, evaluation, zoo
+from mmclib.centers import hierarchical_centers, optimised_centers, random_centers
 from mmclib.modes import own_modes
 from mmclib.training import Recipe, fit, trainer
 from mmclib.training.batches import epoch_plan
@@ -104,3 +106,42 @@ def test_a_released_model_is_float32_whatever_torchs_default():
     finally:
         torch.set_default_dtype(torch.float32)
     assert {tensor.dtype for tensor in model.state_dict().values() if tensor.is_floating_point()} == {torch.float32}
+
+
+def test_what_is_made_is_on_the_cpu_whatever_the_default_device_is(mmc):
+    images, labels = data.load("digits", "test")
+    pairs, preset = data.load("digit-pairs", "test")[0], random_centers(10, 16)
+    plan = epoch_plan(50, 8, 8, seed=3, epoch=0)
+    torch.set_default_device("meta")
+    try:
+        data._all_digits.cache_clear()
+        assert data.load("digits", "test")[0].equal(images) and data.load("digit-pairs", "test")[0].equal(pairs)
+        assert random_centers(10, 16).equal(preset) and hierarchical_centers([[0, 1], [2, 3]], 4, (2.0, 1.0), seed=0).device.type == "cpu"
+        assert epoch_plan(50, 8, 8, seed=3, epoch=0).order.equal(plan.order)
+        found = evaluation.accuracy(mmc, images[:20], labels[:20])
+        assert {found.queries.device.type, found.distortion.device.type, found.correct.device.type} == {"cpu"}
+        if zoo.released():
+            assert {tensor.device.type for tensor in mmclib.load_released(zoo.released()[0]).state_dict().values()} == {"cpu"}
+    finally:
+        torch.set_default_device(None)
+
+
+@pytest.mark.skipif("cpu-sce" not in zoo.released(), reason="cpu-sce is not released")
+def test_loading_a_model_draws_nothing():
+    before = torch.get_rng_state()
+    zoo.load_released("cpu-sce")
+    assert torch.get_rng_state().equal(before)
+
+
+def test_optimised_centers_are_made_inside_inference_mode_too():
+    with torch.inference_mode():
+        inside = optimised_centers(5, 2)
+    assert inside.equal(optimised_centers(5, 2))
+
+
+def test_setting_float32s_precision_leaves_mkldnns_as_it_was():
+    mkldnn = torch.backends.mkldnn.matmul
+    before = mkldnn.fp32_precision
+    with own_modes(torch.device("cuda")):
+        pass
+    assert mkldnn.fp32_precision == before

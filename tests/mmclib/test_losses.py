@@ -357,3 +357,12 @@ def test_numpys_numbers_are_numbers():
     head = losses.MaxMahalanobisCenter(centers.max_mahalanobis_centers(3, 4), scale=np.float32(0.5))
     assert type(head.scale) is float and head.scale == 0.5
     assert type(losses.SoftmaxCrossEntropy(np.int64(3), np.int64(4)).num_classes) is int
+
+
+@pytest.mark.parametrize("name", BUILD)
+def test_no_head_takes_a_negative_label_for_the_last_class(name):
+    """Compiled, and on a CUDA device, labels are not looked at: -1, which others ignore, must not count from the end."""
+    head, features, _ = head_and_batch(name)
+    loss = torch.compile(lambda z, y: head.loss(z, y, "none"), backend="eager")
+    with pytest.raises((IndexError, RuntimeError, ValueError)):
+        loss(features.detach(), torch.full((len(features),), -1))

@@ -1,6 +1,7 @@
 """What makes mmclib pleasant to use: public names are listed and annotated, and a type checker is told so."""
 
 import inspect
+import subprocess
 import sys
 from importlib import import_module
 from importlib.resources import files
@@ -69,3 +70,10 @@ def test_a_missing_package_is_named_with_what_installs_it_here(monkeypatch, pip,
 def test_a_path_with_blanks_is_quoted_in_a_remedy(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/home/anna/my course/bin/python")
     assert "'/home/anna/my course/bin/python'" in installing.installing("foolbox")
+
+
+def test_naming_what_to_install_leaves_setuptools_as_it_was():
+    """A search for pip switched setuptools' distutils off, after which torch.compile failed."""
+    script = ("import sys, mmclib.installing as i; before = [vars(f).copy() for f in sys.meta_path if hasattr(f, '__dict__')]\n"
+              "i.installing('a'); assert before == [vars(f) for f in sys.meta_path if hasattr(f, '__dict__')]\nimport setuptools")
+    subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", script], check=True)

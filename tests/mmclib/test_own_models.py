@@ -188,3 +188,54 @@ def test_a_model_of_ones_own_needs_no_parameters(digits):
     outcome = evaluation.robust_accuracy(Brightness(), images, labels, attacks.pgd, objective="untargeted_2", epsilon=0.15, step_size=0.05)
     # argmax gives ties to class 0, which is the label of the images above one half only
     assert outcome.correct.equal((images[:, 0, 0, 0] - 0.5).abs() > 0.15)
+
+
+class Adapter(nn.Module):
+    """A low-rank adapter that merges into its weight in evaluation mode and out of it in training, as loralib's."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.low, self.merged = nn.Parameter(torch.randn(10, 64)), nn.Parameter(torch.randn(10, 64)), False
+
+    def train(self, mode=True):
+        super().train(mode)
+        if self.merged == mode:
+            self.weight.data += self.low.data if not mode else -self.low.data
+            self.merged = not mode
+        return self
+
+    def forward(self, images):
+        return images.flatten(1) @ (self.weight if self.merged else self.weight + self.low).T
+
+
+@pytest.mark.parametrize("ask", [evaluation.accuracy, functools.partial(attacks.pgd, steps=4, step_size=0.01)], ids=["accuracy", "pgd"])
+def test_modes_are_put_back_by_the_modules_own_doors(digits, ask):
+    model = nn.Sequential(Adapter(), nn.Dropout(0.5)).train()
+    model[1].eval()  # one module apart from the rest
+    ask(model, *digits)
+    assert model.training and not model[0].merged and not model[1].training
+    model[0](digits[0]).sum().backward()
+    assert model[0].low.grad is not None
+
+
+def test_modules_without_modes_are_attacked(digits):
+    images, labels = digits[0][:16], digits[1][:16]
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+    frozen = torch.jit.freeze(torch.jit.script(plain))
+    exported = torch.export.export(plain, (images,), dynamic_shapes=({0: torch.export.Dim.AUTO},)).module()
+    expected = evaluation.robust_accuracy(plain, images, labels, attacks.pgd)
+    for model in (frozen, exported):
+        assert evaluation.robust_accuracy(model, images, labels, attacks.pgd).correct.equal(expected.correct)
+
+
+def test_a_compiled_model_that_flattens_by_view_is_attacked(digits):
+    images, labels = (tensor[:20] for tensor in digits)
+    model = Flattening().eval()
+    found = attacks.pgd(torch.compile(model, backend="eager"), images, labels)
+    assert found.fooled.equal(attacks.pgd(model, images, labels).fooled)
+
+
+def test_a_model_spread_over_processes_is_refused(digits):
+    spread = nn.parallel.DistributedDataParallel.__new__(nn.parallel.DistributedDataParallel)
+    with pytest.raises(ValueError, match="model is a DistributedDataParallel.*pass its .module"):
+        evaluation.accuracy(spread, *digits)

@@ -327,3 +327,17 @@ def test_a_partial_of_functools_is_an_attack_like_any_other(mmc, digits, tmp_pat
     assert not evaluation.robust_accuracy(mmc, *digits, outside).rejected.any()
     with pytest.warns(UserWarning, match="^pgd: the input gradient is exactly zero"):
         evaluation.robust_accuracy(mmc, *digits, functools.partial(attacks.pgd, objective="cross_entropy"))
+
+
+def test_a_matrix_of_transfers_goes_on_behind_the_rows_that_are_done(mmc, sce, digits, tmp_path, monkeypatch):
+    rows, partial = {"mmc": mmc, "sce": sce}, tmp_path / "partial"
+    whole = evaluation.transfer_matrix(rows, *digits, attacks.pgd, **PGD)
+    go_on, _ = interrupt_after(5, monkeypatch)  # three batches of the first row, two of the second
+    with pytest.raises(KeyboardInterrupt):
+        evaluation.transfer_matrix(rows, *digits, attacks.pgd, partial=partial, batch_size=20, **PGD)
+    go_on()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["partial.0", "partial.1"]
+    sizes = interrupt_after(9, monkeypatch)[1]
+    resumed = evaluation.transfer_matrix(rows, *digits, attacks.pgd, partial=partial, batch_size=20, **PGD)
+    assert sizes == [20] and not list(tmp_path.iterdir())
+    assert all(same(whole[source][target], resumed[source][target]) for source in rows for target in rows)

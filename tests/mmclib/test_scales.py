@@ -9,7 +9,7 @@ from torch import nn
 
 from mmclib import attacks, evaluation
 from mmclib.attacks.climb import scaled
-from mmclib.attacks.objectives import OBJECTIVES, divided, divided_by_gap
+from mmclib.attacks.objectives import OBJECTIVES, divided, divided_by_gap, spread
 from tests.mmclib.small import Through
 
 SHORT = {"epsilon": 0.1, "step_size": 0.02, "steps": 20}
@@ -133,3 +133,22 @@ def test_divided_objectives_take_targets_like_those_they_divide():
             make("untargeted_2")(None, logits, labels, targets)
         with pytest.raises(ValueError, match="one of margin"):
             make("nothing")
+
+
+@pytest.mark.parametrize("attack", [attacks.fmn, attacks.ddn], ids=["fmn", "ddn"])
+@pytest.mark.parametrize("left_out", [-1e4, -1e9, torch.finfo(torch.float32).min])
+def test_a_class_left_out_by_a_large_number_is_left_out_as_by_minus_infinity(sce, digits, attack, left_out):
+    """The margin that a success needs grew with the spread of all logits, so nothing was one, and every image was 'robust'."""
+    images, labels = (tensor[:40] for tensor in digits)
+    last = torch.arange(10) == 9
+    models = [Through(sce, after=lambda logits, value=value: logits.masked_fill(last, value)) for value in (-torch.inf, left_out)]
+    found = [evaluation.robust_accuracy(model, images, labels, attack) for model in models]
+    assert found[0].correct.equal(found[1].correct) and not found[0].correct.any()
+    torch.testing.assert_close(found[0].distortion, found[1].distortion, rtol=0.05, atol=1e-5)
+
+
+def test_the_spread_of_logits_is_that_of_the_classes_that_compete():
+    endless = torch.inf
+    logits = torch.tensor([[3.0, 1, -4, 0], [3, 1, -4, -1e9], [3, 1, -1e9, -1e9], [3, -1e9, -1e9, -1e9], [3, 1, -endless, -endless],
+                           [endless, 3, 1, -4], [0.1, 0.1, -9, -20], [-endless] * 4])
+    assert spread(logits).tolist() == pytest.approx([7, 7, 2, 1e9, 2, 7, 20.1, 0]), "where one class competes alone there is nobody to ask"

@@ -188,3 +188,73 @@ def test_a_targeted_success_is_the_target_and_no_other_class(mmc, digits):
     direct = attacks.pgd(mmc, *digits, targets=targets, **how)
     assert found.success.equal(direct.success) and found.correct.equal(~direct.fooled)
     assert (~found.correct & ~found.success).any(), "some are fooled into a third class"
+
+
+def test_a_worst_case_asks_the_least_distortion_for_its_bound(mmc, digits):
+    images, labels = (part[:30] for part in digits)
+    for attack in (attacks.fmn, attacks.ddn, attacks.carlini_wagner):
+        with pytest.raises(ValueError, match=f"{attack.__name__} looks for the least distortion .*partial.{attack.__name__}, eps"):
+            evaluation.worst_case(mmc, images, labels, {"pgd": attacks.pgd, "least": attack})
+    least = evaluation.robust_accuracy(mmc, images, labels, attacks.fmn)
+    bound = float(least.distances[least.distances > 0].median())
+    within = evaluation.worst_case(mmc, images, labels, {"fmn": functools.partial(attacks.fmn, epsilon=bound)})
+    assert within.correct.equal(least.distances > bound) and 0 < within.accuracy < 1
+    assert not within.evaluations["fmn"].rejected.any(), "what lies beyond is no claim"
+    for wrong in (-1.0, float("nan"), "8/255", True):
+        with pytest.raises(ValueError, match="epsilon must be"):
+            attacks.fmn(mmc, images, labels, epsilon=wrong)
+
+
+class Counted(nn.Module):
+    """Batch normalisation, whose statistics a call in training mode would move."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10))
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+def test_an_attack_of_ones_own_meets_the_model_in_evaluation_mode_and_leaves_it_as_it_was(digits):
+    images, labels = digits
+    own, modes = Counted().train(), []
+    before = {name: tensor.clone() for name, tensor in own.state_dict().items()}
+    weight = own.layers[2].weight
+    weight.grad = torch.ones_like(weight)
+
+    def steps(model, images, labels, *, targets=None, seed=0, epsilon=0.1):
+        modes.append(model.training)
+        tried = images.clone().requires_grad_()
+        nn.functional.cross_entropy(model(tried), labels).backward()
+        return attacks.judged(model, images, labels, (images + epsilon * tried.grad.sign()).clamp(0, 1))
+    found = evaluation.robust_accuracy(own, images, labels, steps)
+    assert found.success.any() and modes == [False] and own.training and own.layers[1].training
+    assert all(tensor.equal(before[name]) for name, tensor in own.state_dict().items())
+    assert weight.grad.equal(torch.ones_like(weight)) and own.layers[2].bias.grad is None
+
+
+def test_an_l1_ball_allows_for_the_rounding_of_its_sum():
+    torch.manual_seed(0)
+    images = torch.rand(20, 3, 32, 32) * 0.5 + 0.25
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2))
+
+    def on_the_border(model, images, labels, *, targets=None, seed=0, epsilon=12.0):
+        change = torch.randn_like(images)
+        crafted = images + epsilon * change / change.flatten(1).abs().sum(1)[:, None, None, None]
+        return dataclasses.replace(attacks.judged(model, images, labels, crafted), norm="l1")
+    with torch.no_grad():
+        labels = 1 - model(images).argmax(1)  # wrong wherever they lie
+    assert not evaluation.robust_accuracy(model, images, labels, on_the_border).rejected.any()
+
+
+def test_a_partial_of_what_its_attack_does_not_take_is_a_sentence(mmc, digits):
+    with pytest.raises(ValueError, match=r"pgd cannot be called as attack\(.*epsilonn=\.\.\.\): .*'epsilonn'"):
+        evaluation.robust_accuracy(mmc, *digits, functools.partial(attacks.pgd, epsilonn=1))
+    with pytest.raises(ValueError, match="pgd crafts for other models with stop_early=False, which takes one restart"):
+        evaluation.transfer_row(mmc, {"itself": mmc}, *digits, functools.partial(attacks.pgd, restarts=2))
+
+
+def test_results_are_compared_by_what_they_are(mmc, digits):
+    one, two = (attacks.pgd(mmc, *digits) for _ in range(2))
+    assert one == one and one != two and len({one, two}) == 2
