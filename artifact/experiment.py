@@ -2,10 +2,13 @@
 
 A result is found by its identity: a hash of every setting that it depends on, the identities of the models it used included.
 The identity is part of the receipt's file name, so "is it done?" is "does the file exist?", a changed setting makes new work
-exactly downstream of itself, and setting it back finds the earlier receipt again. No clock or file time takes part.
+exactly downstream of itself, and setting it back finds the earlier receipt again. No clock or file time takes part. What a notebook
+claims is of its cells too: its receipt says of which, and one of other cells is made again, from the evaluations that are there.
 """
 
+import json
 import os
+from functools import lru_cache
 from pathlib import Path
 
 from artifact.loading import load_profile  # noqa: F401  (for those who import experiment)
@@ -51,6 +54,18 @@ def results_folder(profile: Profile) -> Path:
 
 def model_receipt_path(profile: Profile, model: str) -> Path:
     return results_folder(profile) / "models" / f"{model}-{model_identity(profile, model)}.json"
+
+
+def notebook_code(name: str) -> str:
+    """A hash of a notebook's code cells but for its parameters, "" where there is none of that name: texts and outputs do not count."""
+    path = ROOT / "notebooks" / f"{name}.ipynb"
+    return _code(path, path.stat().st_mtime_ns) if path.exists() else ""
+
+
+@lru_cache
+def _code(path: Path, changed: int) -> str:
+    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    return identity("code", cells=["".join(cell["source"]) for cell in cells if "parameters" not in cell["metadata"].get("tags", [])])
 
 
 def checkpoint_folder(profile: Profile, model: str) -> Path:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from artifact import receipts
-from artifact.experiment import ROOT, Profile, identity, model_identity, model_receipt_path, read_receipt, results_folder
+from artifact.experiment import ROOT, Profile, identity, model_identity, model_receipt_path, notebook_code, read_receipt, results_folder
 from artifact.measurements import black_box, general_purpose, ladder, variants, white_box
 from artifact.measurements.measurement import stands
 from artifact.profiles import SIZES
@@ -53,8 +53,9 @@ class Job:
         if path.suffix != ".json" or not path.exists():
             return path.exists()
         receipt = read_receipt(path)
-        if receipt["kind"] == "notebook":  # what it claims is of evaluations that may have been made again since
-            return receipt["results"].get("of") in (None, receipts.together(self.makes))
+        if receipt["kind"] == "notebook":  # its cells, or the evaluations that its claims are of, may have changed since
+            results = receipt["results"]
+            return results.get("code") == notebook_code(self.notebook) and results.get("of") in (None, receipts.together(self.makes))
         return receipt["kind"] != "evaluation" or self.profile is None or stands(self.profile, receipt)
 
     def done(self) -> bool:

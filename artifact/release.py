@@ -80,13 +80,13 @@ def _left(profile: Profile, key: str) -> tuple[int, dict[str, dict]]:
         return 0, {}
 
 
-def _header(card: dict, attacked: str, left: dict[str, dict]) -> dict:
+def _header(card: dict, attacks: str, attacked: str, left: dict[str, dict]) -> dict:
     """The card's YAML header as the Hugging Face Hub reads it."""
     dataset = card["network"]["dataset"]
     metrics = [{"type": "accuracy", "value": card["test_accuracy"]}]
     if left:
         robust = round(float(left["worst case"]["accuracy"]) / 100, 4)
-        metrics.append({"type": "accuracy", "name": f"worst case, {attacked}", "value": robust})
+        metrics.append({"type": "accuracy", "name": f"worst case of {attacks}, {attacked}", "value": robust})
     result = {"task": {"type": "image-classification"}, "dataset": {"name": dataset, "type": dataset, "split": "test"}, "metrics": metrics}
     return {"license": "mit", "library_name": "mmclib", "tags": ["adversarial-robustness", "max-mahalanobis-center"], "datasets": [dataset],
             "metrics": ["accuracy"], "model-index": [{"name": card["name"], "results": [result]}]}
@@ -103,9 +103,11 @@ def card_text(profile: Profile, key: str, card: dict) -> str:
         trained = f"{spec.adversarial} adversarial training{noisy}{against}"
     seed = f", seed {spec.seed}" if spec.seed else ""
     images, left = _left(profile, key) if card["identity"] == model_identity(profile, key) else (0, {})
+    # what it is the worst case of belongs to the number: of fewer attacks it is higher
+    attacks = "all attacks of the verdict" if key in ladder.models(profile) else f"{len(left) - 1} attacks"
     attacked = f"l_inf, ε = {epsilon_text(profile.white_box.epsilons[0])}, first {images:,} test images"
     lines = [
-        "---", yaml.safe_dump(_header(card, attacked, left), sort_keys=False, allow_unicode=True, width=200).strip(), "---",
+        "---", yaml.safe_dump(_header(card, attacks, attacked, left), sort_keys=False, allow_unicode=True, width=200).strip(), "---",
         f"# {card['name']}",
         "",
         f'`mmclib.load_released("{card["name"]}")`: loss {spec.loss}'

@@ -88,16 +88,18 @@ class Observed:
     ran: float  # while any was under way
     fewer: float  # of these, while fewer were than at most
     simulated: float  # the same work on `at_once` nodes
+    unseen: float  # what went before in work that was interrupted and went on: no clock of it is known
 
 
 def observed(planned: list[Job]) -> Observed | None:
     """The measured point, from the receipts alone; None where there are none."""
-    spans, seconds, claimed = [], {}, set()
+    spans, seconds, claimed, unseen = [], {}, set(), 0.0
     for job in planned:
         own = [path for path in job.makes if path.exists() and path not in claimed]
         claimed.update(own)
         for path in own:
-            made = read_receipt(path)["provenance"]
+            receipt = read_receipt(path)
+            made, unseen = receipt["provenance"], unseen + receipts.seconds(receipt) - receipt["provenance"]["seconds"]
             end = datetime.fromisoformat(made["finished"]).timestamp()
             spans.append((end - made["seconds"], end))
         if own:
@@ -117,7 +119,7 @@ def observed(planned: list[Job]) -> Observed | None:
     most = max(within, default=1)
     ran = sum(length for level, length in within.items() if level)
     simulated, _ = simulate([job for job in planned if job.receipt in seconds], seconds, most)
-    return Observed(len(spans), most, ran, ran - within.get(most, 0.0), simulated)
+    return Observed(len(spans), most, ran, ran - within.get(most, 0.0), simulated, unseen)
 
 
 def page(profile: Profile) -> str:
@@ -142,5 +144,7 @@ def page(profile: Profile) -> str:
         lines += ["", f"Measured: according to the times in its {point.receipts} receipts, work was under way for {point.ran / 60:.0f} "
                   f"min, at most {point.at_once} jobs at once, and fewer than that for {point.fewer / 60:.0f} min. The simulation, which "
                   f"leaves no node idle while a job is ready, gives {point.simulated / 60:.0f} min for the same work on {point.at_once} "
-                  "nodes. Both use the seconds in the receipts, so this tests the order, the waiting and the starts, not the seconds."]
+                  "nodes. Both use the seconds in the receipts, so this tests the order, the waiting and the starts, not the seconds"
+                  + (f"; of work that was interrupted and went on both know the last process alone, which leaves "
+                     f"{estimates.describe(point.unseen)} out." if point.unseen > 60 else ".")]
     return "\n".join(lines)

@@ -1,5 +1,7 @@
 """How far each model is from the edge: accuracy against every epsilon, and why the margin of features does not become one of images."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 
@@ -55,7 +57,7 @@ def distance_text(profile: Profile, value: float) -> str:
     """A distance in l_inf with its unit; "none found" for infinity."""
     if not np.isfinite(value):
         return "none found"
-    return f"{255 * value:.2g}/255" if in_255ths(profile) else f"{value:.2g}"
+    return f"{f'{255 * value:#.2g}'.rstrip('.')}/255" if in_255ths(profile) else f"{value:.2g}"
 
 
 def _accuracy(distances, epsilon) -> dict:
@@ -154,7 +156,8 @@ def why(profile: Profile, methods: list[str] | None = None) -> Item:
                 "Beyond the paper. Medians over the images classified correctly. The feature margin is exact: the distance of z to the "
                 "nearest hyperplane beyond which another class is predicted. It is given unscaled and in units of the features' own spread "
                 "(their root mean square distance from their mean), which makes models comparable. If all features lie on L evenly spread "
-                "centers, the margin in spreads is the root of L/(2(L − 1)).")
+                "centers, the margin in spreads is the root of L/(2(L − 1)). Ratios are of medians, of one pair of models (one seed); "
+                "their intervals are of draws of the images, with replacement.")
 
 
 def _why_cells(profile, medians) -> dict:
@@ -163,15 +166,33 @@ def _why_cells(profile, medians) -> dict:
             "distance of images, l_2": f"{medians['l2']:.2g}" if np.isfinite(medians["l2"]) else "none found"}
 
 
+def ratios(profile: Profile, ours: str, theirs: str) -> pd.DataFrame:
+    """One model's median margin of features (unscaled: `margin`; in spreads: `relative`) and distance of images (`linf`) over another's,
+    each over the images that the model classifies correctly, with a 95 % interval: of 2,000 draws of the images, with replacement."""
+    frames = [images_and_features(profile, model)[["margin", "relative", "linf"]].to_numpy() for model in (ours, theirs)]
+    right = [np.where(frame[:, :1] > 0, frame, np.nan) for frame in frames]
+    draws = np.random.default_rng(0).integers(len(right[0]), size=(2000, len(right[0])))
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore", RuntimeWarning)  # no image is right, or none was found
+        estimate = np.divide(*(np.nanmedian(frame, axis=0) for frame in right))
+        drawn = [np.concatenate([np.nanmedian(frame[part], axis=1) for part in np.split(draws, 20)]) for frame in right]
+        low, high = np.nanpercentile(drawn[0] / drawn[1], (2.5, 97.5), axis=0)
+    return pd.DataFrame({"ratio": estimate, "low": low, "high": high}, index=["margin", "relative", "linf"])
+
+
+def ratio_text(row) -> str:
+    return f"{row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+
 def _why_says(profile, models, medians) -> str:
     times = []
     for adversarial in (None, "untargeted"):
         sce, mmc = (profile.find(models, loss, adversarial) for loss in ("sce", "mmc"))
         if sce and mmc and medians[sce]["relative"] > 0 and 0 < medians[sce]["linf"] < np.inf and np.isfinite(medians[mmc]["linf"]):
-            larger = medians[mmc] / medians[sce]
-            times.append(f"{short(profile, mmc)}'s feature margin is {larger['relative']:.2f} times {short(profile, sce)}'s in units of "
-                         f"spread ({larger['margin']:.2f} times unscaled), its distance from image to nearest adversarial example "
-                         f"{larger['linf']:.2f} times")
+            larger = ratios(profile, mmc, sce)
+            times.append(f"{short(profile, mmc)}'s feature margin is {ratio_text(larger.loc['relative'])} times {short(profile, sce)}'s in "
+                         f"units of spread ({ratio_text(larger.loc['margin'])} times unscaled), its distance from image to nearest "
+                         f"adversarial example {ratio_text(larger.loc['linf'])} times")
     parts = [f"{label(profile, model)} {medians[model]['relative']:.2f} spreads ({medians[model]['margin']:.3g}) in features and "
              f"{distance_text(profile, medians[model]['linf'])} in l_inf" for model in models]
     return "; ".join([*times, f"median distance to the boundary: {parts[0]}", *parts[1:]])

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -163,17 +164,33 @@ def worst(flags: list[np.ndarray]) -> dict:
     return {"accuracy": 100 * left.mean(), "low": 100 * low, "high": 100 * high}
 
 
-def difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
-    """Difference of two accuracies on the same images, in points, with its paired 95 % interval."""
+class Difference(NamedTuple):
+    """Of two accuracies on the same images, in points, with its paired 95 % interval and how many images are right in one alone."""
+
+    points: float
+    low: float
+    high: float
+    only: tuple[int, int] | None = None
+
+
+FEW = 20  # images that decide a difference, below which their numbers are said beside it
+
+
+def difference(first: np.ndarray, second: np.ndarray) -> Difference:
+    """Difference of two accuracies on the same images."""
     only = int((first & ~second).sum()), int((second & ~first).sum())
     low, high = paired_interval(int((first & second).sum()), *only, int((~first & ~second).sum()))
-    return 100 * (only[0] - only[1]) / len(first), 100 * low, 100 * high
+    return Difference(100 * (only[0] - only[1]) / len(first), 100 * low, 100 * high, only)
 
 
-def with_difference(gap: tuple[float, float, float]) -> str:
-    """A difference in points with its interval, whose ends are never rounded to 0 where they are not: that is what is looked for there."""
-    low, high = (signed(end) if round(end, 1) or not end else f"{end:+.1g}" for end in gap[1:])
-    return f"{signed(gap[0])} points [{low}, {high}]"
+def with_difference(gap: Difference) -> str:
+    """A difference in points with its interval, whose ends are never rounded to 0 where they are not: that is what is looked for there.
+
+    Where few images decide it, their numbers follow: an interval of so few is about as good as a count.
+    """
+    low, high = (signed(end) if round(end, 1) or not end else f"{end:+.1g}" for end in (gap.low, gap.high))
+    few = f", {gap.only[0]} images against {gap.only[1]}" if gap.only and 0 < sum(gap.only) < FEW else ""
+    return f"{signed(gap.points)} points [{low}, {high}]{few}"
 
 
 def signed(points: float) -> str:

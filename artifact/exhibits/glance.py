@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from artifact.exhibits.distances import images_and_features
+from artifact.exhibits.distances import ratio_text, ratios
 from artifact.exhibits.exhibit import Item, Missing, NotPlanned, clean, epsilon_text, figure_title, papers_cell, worst
 from artifact.exhibits.ladder import kept, strongest
 from artifact.exhibits.style import WIDE, error, styled, subplots
@@ -53,7 +53,7 @@ def glance(profile: Profile, methods: list[str] | None = None) -> Item:
                       + " Orange lines: what the paper prints for the row under its PGD-50, from its own network and training."
                       * bool(values["paper"].notna().any())
                       + f" Right: medians over those of the first {plan.distances} images that are classified rightly, MMC's over "
-                        "SCE's." * known
+                        "SCE's, of one pair of models each, with intervals of draws of the images." * known
                       + " Not made yet: the other pair." * bool(away))
 
 
@@ -66,13 +66,14 @@ def _bars(profile, model) -> list[dict]:
 
 
 def _ratios(profile, sce, mmc) -> dict[str, float]:
-    """MMC's median margin of features and distance of images over SCE's; NaN where they are not measured, or there is no median."""
-    if not profile.verdict.distances:
-        return {"features": np.nan, "images": np.nan}
-    theirs, ours = (frame[frame["margin"] > 0][["relative", "linf"]].median() for frame in
-                    (images_and_features(profile, model) for model in (sce, mmc)))
-    times = (ours / theirs).replace([np.inf, -np.inf], np.nan)
-    return {"features": times["relative"], "images": times["linf"]}
+    """MMC's median margin of features and distance of images over SCE's, each with its interval; NaN where they are not measured, or
+    there is no median."""
+    found = {}
+    known = ratios(profile, mmc, sce).replace([np.inf, -np.inf], np.nan) if profile.verdict.distances else None
+    for name, row in {"features": "relative", "unscaled": "margin", "images": "linf"}.items():
+        for end, column in (("", "ratio"), (" low", "low"), (" high", "high")):
+            found[name + end] = np.nan if known is None else known.loc[row, column]
+    return found
 
 
 def _says(profile, mmc, values, times) -> str:
@@ -81,10 +82,12 @@ def _says(profile, mmc, values, times) -> str:
     says = (("" if np.isnan(claimed) else f"for {name} the paper prints {claimed:.1f} % under its attack; ")
             + f"here {name} keeps {by.loc[(mmc, 'untargeted_1'), 'accuracy']:.1f} % under the paper's attack and "
             f"{by.loc[(mmc, 'worst'), 'accuracy']:.1f} % in the worst case")
-    features, images = times[["features", "images"]].iloc[0]
-    if np.isfinite([features, images]).all():
-        says += (f": its loss makes the margin of the features {features:.2f} times SCE's (in units of their spread), and the distance "
-                 f"from an image to its nearest adversarial example {images:.2f} times")
+    first = times.iloc[0]
+    if np.isfinite(first[["features", "images"]].to_numpy(float)).all():
+        features, unscaled, images = (ratio_text({"ratio": first[part], "low": first[f"{part} low"], "high": first[f"{part} high"]})
+                                      for part in ("features", "unscaled", "images"))
+        says += (f": its loss makes the margin of the features {features} times SCE's in units of their spread ({unscaled} times "
+                 f"unscaled), and the distance from an image to its nearest adversarial example {images} times")
     return says
 
 
@@ -133,11 +136,13 @@ def _draw_why(axis, times):
     for place, row in times.iterrows():
         for offset, (name, (_, colour)) in zip((-0.2, 0.2), MARGINS.items(), strict=True):
             if np.isfinite(row[name]):
-                axis.barh(place + offset, row[name], 0.36, color=colour)
-                axis.annotate(f"{row[name]:.2f}", (row[name], place + offset), (3, 0), textcoords="offset points", va="center",
+                axis.barh(place + offset, row[name], 0.36, color=colour, error_kw={"elinewidth": 0.7, "ecolor": "0.35"},
+                          xerr=[[row[name] - row[f"{name} low"]], [row[f"{name} high"] - row[name]]])
+                axis.annotate(f"{row[name]:.2f}", (row[f"{name} high"], place + offset), (3, 0), textcoords="offset points", va="center",
                               fontsize="x-small")
     axis.axvline(1, color="black", linewidth=0.9)
     axis.set_yticks(range(len(times)), ["standard" if training == "standard" else "adver-\nsarial" for training in times["training"]])
-    axis.set(xlim=(0, 1.25 * max(1.0, times[list(MARGINS)].max(axis=None))), xlabel="MMC's over SCE's", title="why: the margins")
+    highest = max(1.0, times[[f"{name} high" for name in MARGINS]].max(axis=None))
+    axis.set(xlim=(0, 1.25 * highest), xlabel="MMC's over SCE's", title="why: the margins")
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)

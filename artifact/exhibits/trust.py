@@ -29,7 +29,8 @@ def self_checks(profile: Profile, methods: list[str] | None = None) -> Item:
                       "White box: the worst case over the ladder and a longer run towards every wrong class, with twice the steps. A FLAG "
                       "under zero gradients says that cross-entropy is blind on this model, which is why no number here rests on it alone; "
                       "the share is of the images attacked, which are right without attack. One attack beats another if it leaves no "
-                      "higher accuracy.")
+                      f"higher accuracy. The black box is SPSA, {ladder.GUESSES} steps of {profile.verdict.queries} evaluations"
+                      + (", a weak one: that a white box beats it says little." if profile.verdict.queries < 128 else "."))
 
 
 def _checks(profile: Profile, model: str) -> dict[str, tuple[bool, str]]:
@@ -111,7 +112,8 @@ def indicators(profile: Profile, methods: list[str] | None = None) -> Item:
     notes = (f"Beyond the paper: indicators of attack failure (Pintor et al., 2022) on the first {profile.verdict.indicators} images. A "
              f"rung (attack) is evidence if no indicator is raised on more than {limit:g} % of its survivors among them, the images that "
              f"it did not fool, and no more of its survivors among all {profile.verdict.images} images (their number is in brackets) are "
-             "fooled by the other rungs. Where few survive, silence says little; the CSV has every share. Of several restarts the last "
+             "fooled by the other rungs. Shares above half the limit are given: near it, another seed may decide otherwise. Where few "
+             "survive, silence says little; the CSV has every share. Of several restarts the last "
              "is looked at, of several targets the likeliest. No gradient: exactly zero at the image. Unstable: the margin changes by "
              "more than 10 % between random points within half of ε. Silent success: the attack met an adversarial example and did not "
              "return it. Unfinished: the best loss still rose by more than 5 % in the last 10 steps. Fails without bounds: no success "
@@ -123,8 +125,11 @@ def indicators(profile: Profile, methods: list[str] | None = None) -> Item:
 def _cell(part: pd.DataFrame, limit: float) -> str:
     if part["survivors"].iloc[0] == 0:
         return "yes (none left)"
-    fired = [f"{(INDICATORS | BEATEN)[row.indicator]} {row.share:.1f} %" for row in part.itertuples() if row.share > limit]
-    return f"{'no: ' + ', '.join(fired) if fired else 'yes'} ({part['survivors'].iloc[0]} left)"
+    raised = {(INDICATORS | BEATEN)[row.indicator]: row.share for row in part.itertuples()}
+    fired = [f"{name} {share:.1f} %" for name, share in raised.items() if share > limit]
+    below = [f"{name} {share:.1f} %" for name, share in raised.items() if limit / 2 < share <= limit]
+    return (f"{'no: ' + ', '.join(fired) if fired else 'yes'}{'; ' * bool(below) + ', '.join(below)} "
+            f"({part['survivors'].iloc[0]} left)")
 
 
 def equal_passes(profile: Profile, methods: list[str] | None = None) -> Item:

@@ -89,8 +89,8 @@ def _table_4_says(profile, models) -> str:
     gaps |= {column: difference(correct(profile, mine[column]), correct(profile, theirs[column])) for column in ("pgd10_un_8", "margin")}
     parts = [f"{_title(profile, column)}: {label(profile, mmc)} over SCE by {with_difference(gap)}" for column, gap in gaps.items()]
     held, strong = (gaps[column][1] > 0 for column in ("pgd10_un_8", "margin"))
-    return (f"At 95 %, {label(profile, mmc)} is {'' if held else 'not '}more robust than SCE under the paper's attack and "
-            f"{'' if strong else 'not '}under the margin. {'; '.join(parts)}")
+    return (f"At 95 %, this {label(profile, mmc)} is {'' if held else 'not '}more robust than this SCE (one seed of each) under the "
+            f"paper's attack and {'' if strong else 'not '}under the margin. {'; '.join(parts)}")
 
 
 def table_5(profile: Profile, methods: list[str] | None = None) -> Item:
@@ -256,6 +256,7 @@ def uncertainty(profile: Profile, methods: list[str] | None = None) -> Item:
         values.round(4),
         notes=f'Beyond the paper, which calls the loss value "a reliable metric of the uncertainty on returned predictions". 0.5 is '
         "chance; below it attacked images look more certain than clean ones. Of the attacks on MMC L_Ada^{tar,1}, towards the center of "
-        "the likeliest wrong class, alone tries to look certain: an AUROC near 1 against the others is no defence. "
+        "the likeliest wrong class, alone tries to look certain: an AUROC near 1 against the others is no defence. An image and its "
+        "attacked copy count as independent in the intervals. "
         f"{plan.images} images, PGD-{plan.steps[0]}, last iterate.",
     )

@@ -9,6 +9,7 @@ from artifact.methods import rungs as rung_titles
 BY_SCALE = {"gap": {"divide_logits": "gap"}, "pma": {"objective": "probability_margin"},
             "pma_gap": {"objective": "probability_margin", "divide_logits": "gap"}}
 HALVES = 4  # of the first epsilon, from it downwards, in the comparison at equal passes
+GUESSES = 10  # steps of SPSA in the self-checks
 KNOWN_NORM = ("mmc", "mmc-rand", "mmlda")  # losses whose logits are distances to centers of a known norm C
 
 
@@ -52,7 +53,7 @@ def checks(profile: Profile, model: str) -> dict[str, Measurement]:
     plan, epsilon = profile.verdict, profile.white_box.epsilons[0]
     margin = white_box.objectives(profile, model)["untargeted_2"].settings
     longer = rungs(profile, model)["multi_targeted"].settings
-    guessing = {"epsilon": epsilon, "evaluations": plan.queries, "steps": 10, "learning_rate": 2 * epsilon / 10,
+    guessing = {"epsilon": epsilon, "evaluations": plan.queries, "steps": GUESSES, "learning_rate": 2 * epsilon / GUESSES,
                 "objective": "untargeted_2"}
     asked = {
         "single_step": ("pgd", margin | {"steps": 1, "step_size": epsilon, "start": "clean", "restarts": 1}),

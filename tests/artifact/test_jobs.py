@@ -56,7 +56,7 @@ def test_what_is_made_again_is_waited_for_and_what_failed_spoils_what_needs_it(l
     profile, started = load(), []
     paths = [Path(profile.source).with_name(f"{name}-000000000000.json") for name in "abcd"]
     for path in paths:
-        written(path, {}, "notebook")
+        written(path, {"code": ""}, "notebook")  # of no notebook that there is
     first, second, other, last = (jobs.Job(path.stem[0], "n", {}, (path,), needs) for path, needs in
                                   zip(paths, ((), (paths[0],), (), (paths[1], paths[2])), strict=True))
 

@@ -126,7 +126,7 @@ def test_a_disk_that_does_not_tell_letters_apart_finds_no_other_profile(monkeypa
 def test_a_digits_table_shows_no_number_of_the_papers(monkeypatch):
     demo = experiment.load_profile("demo")
     monkeypatch.setattr(white_box, "evaluation", lambda *_: {"accuracy": 0.5, "interval": [0.4, 0.6]})
-    monkeypatch.setattr(white_box, "difference", lambda *_: (0.0, 0.0, 0.0))
+    monkeypatch.setattr(white_box, "difference", lambda *_: exhibit.Difference(0.0, 0.0, 0.0))
     monkeypatch.setattr(white_box, "correct", lambda *_: np.ones(4, bool))
     monkeypatch.setattr(white_box, "clean_of_all", lambda *_: {"all": {"accuracy": 50.0, "low": 40.0, "high": 60.0}})
     item = white_box.table_1(demo)

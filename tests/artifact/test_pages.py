@@ -19,8 +19,8 @@ def drawn(profile):
     """Draw all and write the last job's receipt, as its notebook does; returns the job."""
     items = [written.summary() for written in report.write_all(profile)]
     job = jobs.find(profile, "report")
-    write_receipt(job.receipt, {"identity": job.receipt.stem.rsplit("-", 1)[-1], "kind": "notebook", "results": {"items": items},
-                                "provenance": {}})
+    write_receipt(job.receipt, {"identity": job.receipt.stem.rsplit("-", 1)[-1], "kind": "notebook", "provenance": {},
+                                "results": {"items": items, "code": experiment.notebook_code("08_report")}})
     return job
 
 
@@ -81,14 +81,19 @@ def test_claims_and_page_are_of_the_evaluations_that_are_there(load, tmp_path, m
     job = dataclasses.replace(one, outputs=(claims,), makes={first: 1.0}, profile=None)
     monkeypatch.setattr(receipts, "_verify", lambda receipt, path: None)
     written(first, {"accuracy": 0.5, "seconds": 3.0})
-    written(claims, {"of": receipts.together([first])}, "notebook")
+    code = experiment.notebook_code("03_white_box")
+    written(claims, {"of": receipts.together([first]), "code": code}, "notebook")
     assert job.done()
     written(first, {"accuracy": 0.5, "seconds": 4.0})
     assert job.done()  # the same, made again
     written(first, {"accuracy": 0.25, "seconds": 4.0})
     assert not job.done()
-    written(claims, {}, "notebook")
-    assert job.done()  # of an earlier version, which did not say
+    written(claims, {"of": receipts.together([first]), "code": experiment.notebook_code("04_black_box")}, "notebook")
+    assert not job.done(), "its cells have changed since"
+    written(claims, {"of": receipts.together([first])}, "notebook")
+    assert not job.done(), "of an earlier version, which did not say"
+    written(claims, {"of": receipts.together([first]), "code": code}, "notebook")
+    assert job.done()
     marks = []
     for accuracy in (0.25, 0.125):
         written(first, {"accuracy": accuracy})

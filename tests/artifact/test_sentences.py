@@ -73,10 +73,11 @@ def test_one_distortion_has_no_interval_and_none_no_number():
 
 @pytest.mark.parametrize(("gap", "text"), [
     ((0.5, 0.004, 1.2), "+0.5 points [+0.004, +1.2]"), ((0.0, 0.0, 0.0), "0.0 points [0.0, 0.0]"),
-    ((-0.01, -1.0, -0.04), "0.0 points [-1.0, -0.04]"),
+    ((-0.01, -1.0, -0.04), "0.0 points [-1.0, -0.04]"), ((2.5, 0.1, 5.7, (5, 0)), "+2.5 points [+0.1, +5.7], 5 images against 0"),
+    ((0.0, -1.9, 1.9, (0, 0)), "0.0 points [-1.9, +1.9]"), ((1.0, 0.2, 1.8, (14, 6)), "+1.0 points [+0.2, +1.8]"),
 ])
 def test_an_intervals_end_is_0_only_where_it_is(gap, text):
-    assert exhibit.with_difference(gap) == text
+    assert exhibit.with_difference(exhibit.Difference(*gap)) == text
 
 
 def judged(monkeypatch, quick, judge, **kept):
@@ -224,7 +225,10 @@ def test_the_glance_has_the_papers_number_and_the_verdicts(cpu, quick):
     assert bars.loc[("mmc-10", "worst"), "paper"] == 24.8 and bars.loc[("sce", "worst"), "paper"] == 3.6
     assert bars.loc[("at-un-sce", "worst"), "accuracy"] == pytest.approx(100 * strongest(cpu, "at-un-sce").mean())
     ratios = item.values.dropna(subset="training").set_index("training")
-    assert f"feature margin is {ratios.loc['standard', 'features']:.2f} times SCE's" in distances.why(cpu).says
+    first = ratios.loc["standard"]
+    told = f"{first['features']:.2f} [{first['features low']:.2f}, {first['features high']:.2f}] times"
+    assert f"feature margin is {told} SCE's" in distances.why(cpu).says and f"features {told} SCE's" in item.says
+    assert first["images low"] < 1 < first["images high"] and first["unscaled high"] < 1 < first["features low"]
     assert item.says.startswith("for MMC-10 the paper prints 24.8 % under its attack; here MMC-10 keeps 22.1 %")
     item = glance.glance(quick)  # which measures no distances
     assert item.says.endswith("% in the worst case") and "Right:" not in item.notes and len(item.figure.axes) == 2
@@ -233,11 +237,11 @@ def test_the_glance_has_the_papers_number_and_the_verdicts(cpu, quick):
 
 
 def test_the_glance_shows_the_pair_that_is_made_and_no_ratio_that_is_none(cpu, monkeypatch):
-    whole = glance.images_and_features
+    whole = distances.images_and_features
 
     def none_right(profile, model):
         return whole(profile, model).assign(margin=-1.0 if model == "sce" else 1.0)
-    monkeypatch.setattr(glance, "images_and_features", none_right)
+    monkeypatch.setattr(distances, "images_and_features", none_right)
     item = glance.glance(cpu)
     assert item.says.endswith("% in the worst case") and item.values["features"].notna().sum() == 1 and len(item.figure.axes) == 3
 
@@ -245,11 +249,11 @@ def test_the_glance_shows_the_pair_that_is_made_and_no_ratio_that_is_none(cpu, m
         if model.startswith("at-"):
             raise exhibit.Missing(f"fmn on {model}")
         return whole(profile, model)
-    monkeypatch.setattr(glance, "images_and_features", away)
+    monkeypatch.setattr(distances, "images_and_features", away)
     item = glance.glance(cpu)
     assert item.notes.endswith("Not made yet: the other pair.") and set(item.values["model"].dropna()) == {"sce", "mmc-10"}
-    monkeypatch.setattr(glance, "images_and_features", lambda profile, model: away(profile, "at-" + model))
-    with pytest.raises(exhibit.Missing, match="fmn on at-sce"):
+    monkeypatch.setattr(distances, "images_and_features", lambda profile, model: away(profile, "at-" + model))
+    with pytest.raises(exhibit.Missing, match="fmn on at-mmc-10"):
         glance.glance(cpu)
 
 

@@ -346,12 +346,12 @@ def test_a_right_class_is_in_the_right_superclass(made):
 
 def test_differences_are_paired():
     first, second = np.array([True, True, True, False]), np.array([True, True, False, False])
-    gap, low, high = exhibit.difference(first, second)
-    assert gap == 25 and -100 <= low < 0 < 25 < high <= 100
+    gap, low, high, only = exhibit.difference(first, second)
+    assert gap == 25 and -100 <= low < 0 < 25 < high <= 100 and only == (1, 0)
     nothing = np.zeros(200, bool)
-    gap, low, high = exhibit.difference(nothing, nothing)
+    gap, low, high, _ = exhibit.difference(nothing, nothing)
     assert gap == 0 and -2 < low < 0 < high < 2, "0 against 0 of 200 is not certainty"
-    assert exhibit.with_difference((-0.04, -0.06, 0.04)) == "0.0 points [-0.1, +0.04]", "never -0.0"
+    assert exhibit.with_difference(exhibit.Difference(-0.04, -0.06, 0.04)) == "0.0 points [-0.1, +0.04]", "never -0.0"
 
 
 def test_auroc_agrees_with_scikit_learn_and_knows_an_empty_side():
