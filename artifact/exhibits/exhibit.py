@@ -189,7 +189,7 @@ def with_difference(gap: Difference) -> str:
     Where few images decide it, their numbers follow: an interval of so few is about as good as a count.
     """
     low, high = (signed(end) if round(end, 1) or not end else f"{end:+.1g}" for end in (gap.low, gap.high))
-    few = f", {gap.only[0]} images against {gap.only[1]}" if gap.only and 0 < sum(gap.only) < FEW else ""
+    few = f", {gap.only[0]} image{'s' * (gap.only[0] != 1)} against {gap.only[1]}" if gap.only and 0 < sum(gap.only) < FEW else ""
     return f"{signed(gap.points)} points [{low}, {high}]{few}"
 
 

@@ -80,13 +80,21 @@ def test_what_notebooks_claim_is_of_their_cells_as_they_are(name, monkeypatch):
     assert not stale, f"run: python -m artifact run --profile {name}"
 
 
-def test_the_report_notebook_shows_the_committed_claims_of_the_demo():
-    cells = json.loads((experiment.ROOT / "notebooks" / "08_report.ipynb").read_text())["cells"]
-    shown = "".join("".join(output.get("data", {}).get("text/plain", output.get("text", []))) for cell in cells
-                    for output in cell.get("outputs", []))
-    claims = (experiment.ROOT / "figures" / "demo" / "claims.md").read_text()
-    (count,) = re.findall(r"\d+ of \d+ claims hold", claims)
-    assert count in shown
+def printed(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return "\n".join("".join(output.get("data", {}).get("text/plain", output.get("text", []))) for cell in cells
+                     for output in cell.get("outputs", []))
+
+
+def test_the_report_notebook_shows_the_claims_of_the_others():
+    """Its cells are left out by nbval, since a page of all tables is long: it once showed claims and numbers of days before."""
+    shown = printed(ROOT / "notebooks" / "08_report.ipynb")
+    refused = shown.partition("claims hold; these do not: ")[2].partition("\n")[0].removesuffix(".").split("; ")
+    for path in sorted((ROOT / "notebooks").glob("0[1-7]_*.ipynb")):
+        for verdict, text in re.findall(r"^(holds|DOES NOT HOLD): (.*)$", printed(path), flags=re.MULTILINE):
+            names = [f"{path.name[:2]}: {text[:end.start()]}" for end in re.finditer(r"\. |$", text)]
+            assert any(name in shown for name in names), text
+            assert any(name in refused for name in names) == (verdict != "holds"), text
 
 
 @pytest.mark.parametrize("name", zoo.released() or [pytest.param("", marks=pytest.mark.skip("no model is released"))])
