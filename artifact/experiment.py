@@ -3,7 +3,8 @@
 A result is found by its identity: a hash of every setting that it depends on, the identities of the models it used included.
 The identity is part of the receipt's file name, so "is it done?" is "does the file exist?", a changed setting makes new work
 exactly downstream of itself, and setting it back finds the earlier receipt again. No clock or file time takes part. What a notebook
-claims is of its cells too: its receipt says of which, and one of other cells is made again, from the evaluations that are there.
+claims is of its cells too: its receipt says of which, and one of other cells is made again, from the evaluations that are there (but for
+a training's own notebook, which needs the weights).
 """
 
 import json

@@ -11,6 +11,7 @@ from artifact.measurements import black_box, general_purpose, ladder, variants, 
 from artifact.measurements.measurement import stands
 from artifact.profiles import SIZES
 
+TRAINING = "02_training"
 SECONDS_TO_START = 8  # a kernel and its imports
 # Of one image each, as a profile's job_gradients: trainings wait for nothing and all else waits for them, so a kernel is worth it sooner.
 TRAINING_GRADIENTS = 180_000
@@ -55,7 +56,9 @@ class Job:
         receipt = read_receipt(path)
         if receipt["kind"] == "notebook":  # its cells, or the evaluations that its claims are of, may have changed since
             results = receipt["results"]
-            return results.get("code") == notebook_code(self.notebook) and results.get("of") in (None, receipts.together(self.makes))
+            # a training's own notebook needs its weights, which may be gone: what it showed of them stays
+            same = self.notebook == TRAINING or results.get("code") == notebook_code(self.notebook)
+            return same and results.get("of") in (None, receipts.together(self.makes))
         return receipt["kind"] != "evaluation" or self.profile is None or stands(self.profile, receipt)
 
     def done(self) -> bool:
@@ -77,7 +80,7 @@ def plan(profile: Profile) -> list[Job]:
     # Every hour of a long record ends with numbers: a job's place is that of the last training that it needs.
     rank: dict[Path, int] = {}
     for number, job in enumerate(jobs):
-        training = job.notebook == "02_training"
+        training = job.notebook == TRAINING
         rank[job.receipt] = number if training else max((rank[need] for need in job.needs), default=-1)
     return sorted(jobs, key=lambda job: rank[job.receipt])  # stable: among equals those that are needed come first
 
@@ -196,7 +199,7 @@ def _training_jobs(profile) -> tuple[dict[str, Path], list[Job]]:
         outputs = (receipt,) if also else (receipt, output)
         makes = {model_receipt_path(profile, model): work[model] / _rate(profile, model) for model in group}
         seconds = SECONDS_TO_START + sum(makes.values())
-        jobs.append(Job(f"train {', '.join(group)}", "02_training", parameters, outputs, (), seconds, makes, profile))
+        jobs.append(Job(f"train {', '.join(group)}", TRAINING, parameters, outputs, (), seconds, makes, profile))
         trained |= dict.fromkeys(group, receipt)
     return trained, jobs
 

@@ -96,7 +96,7 @@ def _network_mib(profile: Profile, model: str) -> float:
 
 
 def _trains(job: jobs.Job) -> list[str]:
-    return [job.parameters["model"], *job.parameters["also"]] if job.notebook == "02_training" else []
+    return [job.parameters["model"], *job.parameters["also"]] if job.notebook == jobs.TRAINING else []
 
 
 def data_sets(profile: Profile, todo: list[jobs.Job]) -> list[str]:

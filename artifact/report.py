@@ -54,7 +54,7 @@ def notebook_claims(profile: Profile, methods=None) -> Item:
     found: dict[tuple[str, str], dict] = {}
     away = []
     for notebook, outputs in jobs_by_notebook.items():
-        last = outputs if notebook == "02_training" else outputs[-1:]  # each of its jobs trains other models
+        last = outputs if notebook == jobs.TRAINING else outputs[-1:]  # each of its jobs trains other models
         if notebook != "08_report" and not all(path.exists() for path in last):
             away.append(notebook[:2])
         for path in last:
