@@ -37,7 +37,7 @@ help:  ## this list
 	@echo "PROFILE is demo where none is named: minutes, no data set. MMC_DATA, MMC_RESULTS and MMC_CHECKPOINTS name other folders than"
 	@echo "data/, results/ and checkpoints/. All else: $(PYTHON) -m artifact --help"
 
-setup: $(READY)  ## make the environment (every other target does so by itself)
+setup: $(READY)  ## make the environment (every target that needs it does so by itself)
 
 # A finished environment says where it was made: in a copied or moved folder, or broken off, it is made anew (a link is left alone).
 ifeq ($(READY),.venv/ready)

@@ -70,7 +70,8 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = profiled(command(commands.reproduce, "reproduce", "every figure and table of a profile, by Snakemake and papermill",
                            "What is done already is found again. Ends with the verdict and the page's address."))
-    sub.add_argument("--jobs", type=_at_least_one, metavar="N", help="jobs at the same time (default: as the cores allow; 100 on SLURM)")
+    sub.add_argument("--jobs", type=_at_least_one, metavar="N",
+                     help="jobs at the same time (default: as cores and memory allow, on CUDA one a GPU; 100 on SLURM)")
     sub.add_argument("--executor", choices=cluster.EXECUTORS, default="local", help="where jobs run: on this machine (local) or by SLURM")
     sub = profiled(command(commands.run, "run", "the same jobs with PyTorch's stack alone: no Snakemake or Jupyter",
                            "For machines that have neither, and for slices of time."))

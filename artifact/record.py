@@ -91,7 +91,7 @@ def cost(profile: Profile) -> list[str]:
     uncommitted = sum(bool(read_receipt(path)["provenance"].get("uncommitted_changes")) for path in jobs.made(profile))
     count, seconds = estimates.left(profile)
     rest = f"Not made yet: {count} receipts, about {seconds / 3600:.1f} hours {of_one} at the pace of those that are made."
-    notes = [rest if count else "All is made."]
+    notes = [rest if count else "All models and evaluations are made."]
     if profile.device == "cpu":
         notes.append("Hours are the clock's, of processes that may have shared their cores with other work.")
     if uncommitted:

@@ -306,7 +306,7 @@ class Cluster(Strict):
     A GPU is asked for where the profile's device is one, and as many cores as it has threads.
     """
 
-    memory_gb: Positive = 4.0  # a job of profile cpu was seen to take 1.7
+    memory_gb: Positive = 4.0  # more than twice artifact.machine.JOB_MEMORY
     # The longest a job asks for. It asks for three times its estimate, at least half an hour; what takes longer is stopped by the cluster,
     # submitted again, and goes on from its last state.
     hours: Positive = 24.0

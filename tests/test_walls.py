@@ -114,7 +114,8 @@ def test_whoever_adds_a_loss_a_data_set_or_a_network_finds_all_places_named():
     assert set(networks) == set(preflight.NETWORK_MIB)
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in text for name in (
-        "METHODS", "ADAPTIVE", "KNOWN_NORM", "SIZES", "CLASSES", "NAMES", "NETWORK_MIB", "PER_IMAGE", "MODEL_FIELDS", "REVISION"))
+        "METHODS", "ADAPTIVE", "KNOWN_NORM", "SIZES", "CLASSES", "NAMES", "NETWORK_MIB", "PER_IMAGE", "LEAST_DISTORTION", "MODEL_FIELDS",
+        "REVISION"))
 
 
 def test_every_page_at_the_root_has_its_place_in_the_documentation():

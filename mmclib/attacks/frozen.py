@@ -13,7 +13,7 @@ from mmclib.modes import in_evaluation
 # On a CPU, BLAS and oneDNN choose their kernels by batch size, so the same image gets other last bits in another batch. Measured
 # on the networks of this package: any two calls of 16, 32, ... 256 rows agree to the bit row by row, while fewer rows differ.
 # Hence every call has a multiple of 16 rows, padded where need be, and the batch an image comes in cannot matter
-# (tests/test_attack_guarantees.py holds it so).
+# (tests/mmclib/test_attack_guarantees.py holds it so).
 ROWS = 16
 _PIXELS = 32 * 32 * 32  # per call: larger ones fall out of the cache and are slower per image
 

@@ -109,7 +109,7 @@ def test_jobs_at_a_time_fit_a_containers_cores_and_memory(load, tmp_path, monkey
     monkeypatch.setattr(jobs.os, "sched_getaffinity", lambda _: range(64), raising=False)
     monkeypatch.setattr(jobs.os, "sysconf", lambda name: {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 64 * 2**18}[name])
     profile = load()
-    assert (machine.cores(), machine.memory(), machine.workers(profile)) == (64, 64 * 2**30, 42)
+    assert (machine.cores(), machine.memory(), machine.workers(profile)) == (64, 64 * 2**30, 40)
     (tmp_path / "cpu.max").write_text("max 100000\n")
     assert machine.cores() == 64
     (tmp_path / "cpu.max").write_text("400000 100000\n")

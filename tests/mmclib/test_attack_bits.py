@@ -1,7 +1,7 @@
 """Every attack gives what it gave before: results of seeded networks, stored from the code before it was put in order.
 
 Where torch and the processor's vector instructions are those of the stored run, every bit must agree; elsewhere, in tolerance. After a
-change that is meant to change results: python tests/test_attack_bits.py writes the file anew.
+change that is meant to change results: python tests/mmclib/test_attack_bits.py writes the file anew.
 """
 
 import hashlib
