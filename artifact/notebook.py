@@ -14,7 +14,7 @@ from artifact import methods, page
 from artifact.compute import measure, trained
 from artifact.exhibits.exhibit import Item, attempt
 from artifact.exhibits.style import STYLE
-from artifact.experiment import Profile, load_profile
+from artifact.experiment import Profile, load_profile, notebook_code
 from artifact.receipts import together
 from mmclib import data
 from mmclib.attacks.ledger import GradientMaskingWarning
@@ -40,6 +40,7 @@ class Run:
 
     def __post_init__(self):
         self.began = time.perf_counter()
+        self.code = notebook_code(Path(self.output).stem.rpartition("-")[0])  # of the cells that run, whatever is saved meanwhile
         if isinstance(self.profile, str):
             self.profile = load_profile(self.profile)
         if not isinstance(self.methods, list):
@@ -94,7 +95,7 @@ class Run:
         if self.claims:
             print(f"{sum(claim['holds'] for claim in self.claims)} of {len(self.claims)} claims hold")
         if self.output:
-            kept = {"evaluations": [path.name for path in self.receipts], "claims": self.claims} | results
+            kept = {"evaluations": [path.name for path in self.receipts], "claims": self.claims, "code": self.code} | results
             if self.receipts:
                 kept["of"] = together(self.receipts)
             trained.write_notebook_receipt(self.output, kept, profile=self.profile, began=self.began)

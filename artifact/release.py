@@ -104,7 +104,7 @@ def card_text(profile: Profile, key: str, card: dict) -> str:
     seed = f", seed {spec.seed}" if spec.seed else ""
     images, left = _left(profile, key) if card["identity"] == model_identity(profile, key) else (0, {})
     # what it is the worst case of belongs to the number: of fewer attacks it is higher
-    attacks = "all attacks of the verdict" if key in ladder.models(profile) else f"{len(left) - 1} attacks"
+    attacks = "all attacks of the verdict" if profile.verdict and key in profile.verdict.models else f"{len(left) - 1} attacks"
     attacked = f"l_inf, ε = {epsilon_text(profile.white_box.epsilons[0])}, first {images:,} test images"
     lines = [
         "---", yaml.safe_dump(_header(card, attacks, attacked, left), sort_keys=False, allow_unicode=True, width=200).strip(), "---",

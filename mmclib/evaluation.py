@@ -12,12 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from mmclib import counter
-from mmclib.attacks import carlini_wagner
+from mmclib.attacks import carlini_wagner, mim, pgd
 from mmclib.attacks.ledger import GradientMaskingWarning, GradientShares, warn_if_masked
 from mmclib.checks import check_labels, warn
 from mmclib.fingerprints import fingerprint
 from mmclib.partials import Partial
-from mmclib.verified import attacked, check, check_attack, check_models, each_batch, name_of, options_of, predicted_by, settings_of
+from mmclib.verified import (
+    attacked,
+    check,
+    check_attack,
+    check_models,
+    each_batch,
+    is_one_of,
+    name_of,
+    options_of,
+    predicted_by,
+    settings_of,
+)
 
 __all__ = [
     "Evaluation", "WorstCase", "accuracy", "minimal_distortion", "random_targets", "robust_accuracy", "transfer_matrix", "transfer_row",
@@ -188,7 +199,7 @@ def transfer_row(source: nn.Module, models: Mapping[str, nn.Module], images: Ten
 
 def _row(source, models, images, labels, attack, seed, batch_size, partial, progress, hyper):
     if "stop_early" in options_of(attack) and "stop_early" not in settings_of(attack) | hyper:
-        if (settings_of(attack) | hyper).get("restarts", 1) != 1:
+        if is_one_of(attack, (mim, pgd)) and (settings_of(attack) | hyper).get("restarts", 1) != 1:
             raise ValueError(f"{name_of(attack)} crafts for other models with stop_early=False, which takes one restart; leave restarts "
                              "out, or set stop_early=True, whose images barely fool their source")
         hyper = hyper | {"stop_early": False}

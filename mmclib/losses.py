@@ -207,13 +207,18 @@ class ElasticMaxMahalanobisCenter(nn.Module):
         """scale · (‖z - μ_y‖² + ‖μ_y - μ*_y‖² / α): (N,) for reduction "none", else a scalar."""
         _check_features(self, features)
         _check_labels(self, features, labels)
-        prior = self.offsets.index_select(0, labels).square().sum(1)
+        prior = _of_each(self.offsets, labels).square().sum(1)
         return _reduce(self.scale * (_squared_distance_to_own(features, self.means, labels) + prior), reduction)
 
 
 def _squared_distance_to_own(features, centers, labels):
     z = as_float(features)
-    return (z - centers.index_select(0, labels).to(z.dtype)).square().sum(1)  # which refuses negative labels on every device
+    return (z - _of_each(centers, labels).to(z.dtype)).square().sum(1)
+
+
+def _of_each(rows, labels):
+    """Each label's row; a negative label is out of bounds, as one beyond the last is, and does not count from the end."""
+    return rows[labels.where(labels >= 0, len(rows))]
 
 
 def _reduce(values, reduction):

@@ -30,13 +30,20 @@ def in_evaluation(model: nn.Module) -> Iterator[None]:
     trains = any(training for _, training in modes)
     try:
         if trains:
-            with suppress(NotImplementedError):
+            try:
                 model.eval()
+            except NotImplementedError:  # it holds a module of torch.export
+                for module, _ in modes:
+                    module.training = False
         yield
     finally:
         for module, training in modes if trains else ():  # parents first: a child that differs from its parent is put back after it
             if module.training != training:
-                module.train(training)
+                with suppress(NotImplementedError):
+                    module.train(training)
+        for module, training in modes if trains else ():  # that of a child of two parents, whose modes differ
+            if module.training != training:
+                module.training = training
 
 
 @contextmanager

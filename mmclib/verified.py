@@ -35,7 +35,7 @@ def attacked(model, images, labels, attack, targets, seed, batch_size, hyper, pr
     seeds = counter.image_seeds(seed, len(labels))
     options = options_of(attack)
     default = options["epsilon"].default if "epsilon" in options else math.inf
-    epsilon = {**settings_of(attack), **hyper}.get("epsilon", default)
+    epsilon, ours = {**settings_of(attack), **hyper}.get("epsilon", default), is_one_of(attack, PER_IMAGE)
     first = finished.count
     bar = tqdm(total=len(labels), initial=finished.count, disable=not progress, unit="image", desc=name_of(attack))
 
@@ -48,21 +48,21 @@ def attacked(model, images, labels, attack, targets, seed, batch_size, hyper, pr
                 warnings.simplefilter("ignore", said_once)
             if part.start > first:
                 warnings.simplefilter("ignore", ShortStepsWarning)
-            with nullcontext() if _plain(attack) in PER_IMAGE else aside(model):  # ours see to it themselves
+            with nullcontext() if ours else aside(model):  # ours see to it themselves
                 result = attack(model, batch, own, targets=goals, seed=seeds[part].to(batch.device), **hyper)
         if not isinstance(result, AttackResult):
             raise ValueError(f"{name_of(attack)} must return an AttackResult, which mmclib.attacks.judged makes of any images, got "
                              f"{type(result).__name__}")
-        if epsilon == math.inf and part.start == 0 and result.norm.lower() in _ORDERS and _plain(attack) not in PER_IMAGE:
+        if epsilon == math.inf and part.start == 0 and result.norm.lower() in _ORDERS and not ours:
             warn(f"{name_of(attack)} has no setting epsilon, so any change within [0, 1] counts: right for a minimal distortion, wrong "
                  "for an attack in a ball, whose bound must be called epsilon", UserWarning)
         columns = _verified(model, batch, own, goals, result, epsilon, part.start)
         return result, columns | {"norm": result.norm, "seconds": time.perf_counter() - began}
 
     # only where an image's outcome is its own: elsewhere the clock would decide about results
-    paced = finished.path is not None and _plain(attack) in PER_IMAGE
+    paced = finished.path is not None and ours
     on_cpu = _device(model).type == "cpu"
-    least = 0 if not paced else rows_of_a_call(images[:1].cpu()) if on_cpu and _plain(attack) in (pgd, mim, multi_targeted) else ROWS
+    least = 0 if not paced else rows_of_a_call(images[:1].cpu()) if on_cpu and is_one_of(attack, (pgd, mim, multi_targeted)) else ROWS
     with bar:
         for part, (result, columns) in each_batch(len(labels), batch_size, work, finished.count, least, slow=on_cpu):
             yield part, result, columns
@@ -145,8 +145,17 @@ def options_of(attack):
 
 
 def settings_of(attack):
-    """What functools.partial has set, also around a partial."""
-    return attack.keywords if isinstance(attack, functools.partial) else {}
+    """What functools.partial has set by name, also around a partial."""
+    return settings_of(attack.func) | attack.keywords if isinstance(attack, functools.partial) else {}
+
+
+def _arguments(attack):
+    return (*_arguments(attack.func), *attack.args) if isinstance(attack, functools.partial) else ()
+
+
+def is_one_of(attack, known) -> bool:
+    """Is it one of these functions, whatever functools.partial has set of it? By identity: a user's callable need not be hashable."""
+    return any(_plain(attack) is one for one in known)
 
 
 def name_of(attack):
@@ -182,14 +191,13 @@ def check_attack(attack, hyper, bounded=False):
     distortion within no epsilon."""
     if not callable(attack):
         raise ValueError(f"attack must be a function such as mmclib.attacks.pgd, got {attack!r}")
-    settings = {**settings_of(attack), **hyper}
-    before = attack.args if isinstance(attack, functools.partial) else ()
+    settings, before = {**settings_of(attack), **hyper}, _arguments(attack)
     try:  # a partial of what its function does not take has no signature of its own
         inspect.signature(_plain(attack)).bind(*before, None, None, None, **settings | {"targets": None, "seed": None})
     except TypeError as error:
         raise ValueError(f"{name_of(attack)} cannot be called as attack(model, images, labels, targets=..., seed=..."
                          f"{''.join(f', {name}=...' for name in settings)}): {error}") from None
-    if bounded and _plain(attack) in LEAST_DISTORTION and settings.get("epsilon", math.inf) == math.inf:
+    if bounded and is_one_of(attack, LEAST_DISTORTION) and settings.get("epsilon", math.inf) == math.inf:
         name = name_of(attack)
         raise ValueError(f"{name} looks for the least distortion and finds one for almost every image; in a worst case give it the bound "
                          f"of the other attacks: functools.partial({name}, epsilon=...)")

@@ -19,7 +19,6 @@ from artifact.experiment import (
     model_identity,
     model_receipt_path,
     model_settings,
-    notebook_code,
     pack,
     read_receipt,
     write_receipt,
@@ -185,7 +184,5 @@ def write_notebook_receipt(output: str, results: dict, *, profile: Profile | Non
     """What a job is done by: the notebook's last step writes its results, whole or not at all, to the path `output`."""
     kept = provenance(profile, time.perf_counter() - began) if profile and began else {}
     path = Path(output)
-    notebook, _, key = path.stem.rpartition("-")
     with only_one(path):
-        write_receipt(path, {"identity": key, "kind": "notebook", "results": results | {"code": notebook_code(notebook)},
-                             "provenance": kept})
+        write_receipt(path, {"identity": path.stem.rsplit("-", 1)[-1], "kind": "notebook", "results": results, "provenance": kept})

@@ -176,12 +176,13 @@ def ratios(profile: Profile, ours: str, theirs: str) -> pd.DataFrame:
         warnings.simplefilter("ignore", RuntimeWarning)  # no image is right, or none was found
         estimate = np.divide(*(np.nanmedian(frame, axis=0) for frame in right))
         drawn = [np.concatenate([np.nanmedian(frame[part], axis=1) for part in np.split(draws, 20)]) for frame in right]
-        low, high = np.nanpercentile(drawn[0] / drawn[1], (2.5, 97.5), axis=0)
+        low, high = np.nanpercentile(drawn[0] / drawn[1], (2.5, 97.5), axis=0, method="inverted_cdf")  # which knows infinity
     return pd.DataFrame({"ratio": estimate, "low": low, "high": high}, index=["margin", "relative", "linf"])
 
 
 def ratio_text(row) -> str:
-    return f"{row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+    ratio, low, high = (f"{row[part]:.2f}" if np.isfinite(row[part]) else "∞" for part in ("ratio", "low", "high"))
+    return f"{ratio} [{low}, {high}]"
 
 
 def _why_says(profile, models, medians) -> str:

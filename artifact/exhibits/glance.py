@@ -136,13 +136,14 @@ def _draw_why(axis, times):
     for place, row in times.iterrows():
         for offset, (name, (_, colour)) in zip((-0.2, 0.2), MARGINS.items(), strict=True):
             if np.isfinite(row[name]):
+                low, high = (end if np.isfinite(end := row[f"{name} {side}"]) else row[name] for side in ("low", "high"))
                 axis.barh(place + offset, row[name], 0.36, color=colour, error_kw={"elinewidth": 0.7, "ecolor": "0.35"},
-                          xerr=[[row[name] - row[f"{name} low"]], [row[f"{name} high"] - row[name]]])
-                axis.annotate(f"{row[name]:.2f}", (row[f"{name} high"], place + offset), (3, 0), textcoords="offset points", va="center",
+                          xerr=[[row[name] - low], [high - row[name]]])
+                axis.annotate(f"{row[name]:.2f}", (high, place + offset), (3, 0), textcoords="offset points", va="center",
                               fontsize="x-small")
     axis.axvline(1, color="black", linewidth=0.9)
     axis.set_yticks(range(len(times)), ["standard" if training == "standard" else "adver-\nsarial" for training in times["training"]])
-    highest = max(1.0, times[[f"{name} high" for name in MARGINS]].max(axis=None))
+    highest = max(1.0, times[[name + end for name in MARGINS for end in ("", " high")]].max(axis=None))
     axis.set(xlim=(0, 1.25 * highest), xlabel="MMC's over SCE's", title="why: the margins")
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)

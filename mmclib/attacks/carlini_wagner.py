@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmclib.attacks.door import begin
 from mmclib.attacks.frozen import ROWS
-from mmclib.attacks.ledger import AttackResult, within
+from mmclib.attacks.ledger import AttackResult
 from mmclib.attacks.objectives import Objective
 from mmclib.checks import check_bound, check_setting
 
@@ -46,7 +46,7 @@ def carlini_wagner(model: nn.Module, images: Tensor, labels: Tensor, *, targets:
         while len(search.rows):
             turn, loss = _turn(frozen, ledger, search, learning_rate, confidence)
             search.advance(turn, loss, binary_search_steps, steps, abort_early)
-        return within(ledger.result("l2", name="carlini_wagner"), epsilon)
+        return ledger.result("l2", name="carlini_wagner", epsilon=epsilon)
 
 
 class _Search:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mmclib import counter
 from mmclib.attacks.climb import column, scaled
 from mmclib.attacks.door import begin
-from mmclib.attacks.ledger import AttackResult, within
+from mmclib.attacks.ledger import AttackResult
 from mmclib.attacks.objectives import Objective
 from mmclib.checks import check_bound, check_setting
 
@@ -39,7 +39,7 @@ def ddn(model: nn.Module, images: Tensor, labels: Tensor, *, targets: Tensor | N
         rows = ledger.look_at_originals(frozen.logits(ledger.originals))
         if len(rows):
             _search(frozen, ledger, rows, seeds[rows], steps, step_size, gamma, radius)
-        return within(ledger.result("l2", name="ddn"), epsilon)
+        return ledger.result("l2", name="ddn", epsilon=epsilon)
 
 
 def _search(frozen, ledger, rows, seeds, steps, step_size, gamma, radius):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmclib.attacks.climb import scaled, times_power_of_two
 from mmclib.attacks.door import begin
-from mmclib.attacks.ledger import AttackResult, within
+from mmclib.attacks.ledger import AttackResult
 from mmclib.attacks.objectives import Objective
 from mmclib.checks import check_bound, check_setting
 
@@ -66,4 +66,4 @@ def fmn(model: nn.Module, images: Tensor, labels: Tensor, *, targets: Tensor | N
             stuck = zero & ~success  # nothing will move it any more
             ledger.give_up(rows[stuck], steps - 1 - step)
             rows, current, bound = rows[~stuck], current[~stuck], bound[~stuck]
-        return within(ledger.result("linf", name="fmn"), epsilon)
+        return ledger.result("linf", name="fmn", epsilon=epsilon)

@@ -1,6 +1,7 @@
 """What an attack returns, and the ledger it keeps on the way: the best try, queries and gradients of each image."""
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass
 
 import torch
 
@@ -171,8 +172,8 @@ class Ledger:
         self.gradients[rows] += steps
         self.vanished[rows] += steps
 
-    def result(self, norm, distortion=None, name="attack") -> AttackResult:
-        """Sum up as an AttackResult; the distortion is measured in `norm` unless given.
+    def result(self, norm, distortion=None, name="attack", epsilon=math.inf) -> AttackResult:
+        """Sum up as an AttackResult; the distortion is measured in `norm` unless given. What was found beyond `epsilon` was not found.
 
         Warns of vanishing gradients and of NaN on the way. Raises ValueError where an image was met with NaN logits only.
         """
@@ -185,6 +186,9 @@ class Ledger:
         difference = (self.images - self.originals).flatten(1)
         if distortion is None:
             distortion = difference.abs().amax(1) if norm == "linf" else difference.norm(dim=1)
+        beyond = (distortion > epsilon).nonzero().squeeze(1)
+        if len(beyond):
+            self.images[beyond], self.rank[beyond], distortion[beyond] = self.originals[beyond], 0, 0
         outcome = AttackResult(self.images, self.rank == 2, self.rank >= 1, distortion, norm, self.queries, self.gradients, self.vanished,
                                self.vanished_first, not bool(self.met_nan))
         warn_if_masked(outcome, name)
@@ -193,9 +197,3 @@ class Ledger:
 
 def _slack(logits):
     return _SLACK * spread(logits)
-
-
-def within(result: AttackResult, epsilon: float) -> AttackResult:
-    """The result of a search for the least distortion where what is found beyond `epsilon` counts for nothing."""
-    inside = result.distortion <= epsilon
-    return replace(result, success=result.success & inside, fooled=result.fooled & inside)

@@ -16,7 +16,7 @@ __all__ = [
 ]
 
 Objective = str | Callable[..., torch.Tensor]  # a name in OBJECTIVES, or a function as below
-_LEFT_OUT = 1e3
+_LEFT_OUT, _ORDINARY = 1e3, 5.0
 
 
 def logit_of(logits: Tensor, labels: Tensor) -> Tensor:
@@ -33,13 +33,14 @@ def spread(logits: Tensor) -> Tensor:
     """How far each row's logits reach below its largest one, (N,): those of classes left out, by minus infinity or by a large negative
     number, do not count, and plus infinity has no distance to others.
 
-    A class is left out where its logit lies a thousand times farther below than the one above it, and than the two largest are from 0.
+    A class is left out where its logit lies a thousand times farther below than the one above it, than the two largest are from 0, and
+    than 5, so that logits around a largest one of 0 are ordinary. Where one class competes alone, the others are not left out.
     """
     lowest = torch.where(logits.isfinite(), logits, torch.inf).amin(1)
     known = logits.masked_fill(~logits.isfinite(), -torch.inf)
     first, second = known.topk(2, 1).values.unbind(1)
     reach = (first - lowest).clamp(min=0)
-    size = torch.maximum(first.abs(), second.abs().masked_fill(second.isinf(), 0))
+    size = torch.maximum(first.abs(), second.abs().masked_fill(second.isinf(), 0)).clamp(min=_ORDINARY)
     far = (reach > _LEFT_OUT * size).nonzero().squeeze(1)  # so large a step needs such a reach
     if len(far):
         below = first[far, None] - known[far].sort(1, descending=True).values

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from artifact import cluster, experiment
+from artifact import experiment
 from artifact.compute import probes
 from artifact.measurements import white_box
 from mmclib import data, models
@@ -39,4 +39,3 @@ def test_a_gradient_in_parts_is_the_gradient(mmc):
     parts = torch.arange(500).split(250)
     whole = torch.cat([probes._objective_gradient(mmc, images[part], labels[part], "untargeted_2")[1] for part in parts])
     assert torch.equal(probes._objective_gradient(mmc, images.repeat(2, 1, 1, 1), labels.repeat(2), "untargeted_2")[1][:500], whole)
-    assert cluster.EXECUTORS[0] == "local"

@@ -257,6 +257,20 @@ def test_the_glance_shows_the_pair_that_is_made_and_no_ratio_that_is_none(cpu, m
         glance.glance(cpu)
 
 
+def test_a_ratio_of_distances_that_were_not_found_is_no_nan(cpu, monkeypatch):
+    whole = distances.images_and_features
+
+    def hardly_found(profile, model):
+        frame = whole(profile, model)
+        return frame.assign(linf=np.where(np.arange(len(frame)) % 15 < 7, np.inf, frame["linf"])) if model == "mmc-10" else frame
+    monkeypatch.setattr(distances, "images_and_features", hardly_found)
+    item = glance.glance(cpu)
+    assert "nan" not in item.says and "∞] times" in item.says
+    item.figure.draw_without_rendering()
+    right = item.figure.axes[-1]
+    assert right.get_xlim()[1] > max(patch.get_width() for patch in right.patches)
+
+
 def test_the_probe_says_how_far_it_fell(cpu):
     item = training.probe(cpu)
     trained = {model: experiment.read_receipt(experiment.model_receipt_path(cpu, model)) for model in cpu.models

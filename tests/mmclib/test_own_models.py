@@ -218,13 +218,21 @@ def test_modes_are_put_back_by_the_modules_own_doors(digits, ask):
     assert model[0].low.grad is not None
 
 
+def test_a_module_of_two_parents_gets_its_own_mode_back(digits):
+    shared = nn.Dropout(0.5)
+    model = nn.Sequential(nn.Sequential(shared), nn.Flatten(), nn.Sequential(shared), nn.Linear(64, 10)).train()
+    model[2].training = False
+    attacks.pgd(model, *digits, steps=4, step_size=0.01)
+    assert shared.training and model[0].training and not model[2].training and model.training
+
+
 def test_modules_without_modes_are_attacked(digits):
     images, labels = digits[0][:16], digits[1][:16]
     plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
     frozen = torch.jit.freeze(torch.jit.script(plain))
     exported = torch.export.export(plain, (images,), dynamic_shapes=({0: torch.export.Dim.AUTO},)).module()
     expected = evaluation.robust_accuracy(plain, images, labels, attacks.pgd)
-    for model in (frozen, exported):
+    for model in (frozen, exported, nn.Sequential(nn.Identity(), exported, nn.Identity())):
         assert evaluation.robust_accuracy(model, images, labels, attacks.pgd).correct.equal(expected.correct)
 
 

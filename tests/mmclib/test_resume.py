@@ -208,7 +208,8 @@ def test_a_partial_file_of_another_evaluation_or_a_damaged_one_is_not_used(mmc, 
     kept = partials.Partial(partial, lambda: "another")
     kept.add(slice(0, 20), {"correct": torch.zeros(20, dtype=torch.bool), "norm": "linf", "seconds": 1.0})
     torn = partial.read_bytes()[:-30]
-    assert same(whole, evaluation.robust_accuracy(mmc, images, labels, attacks.pgd, partial=partial, **PGD))
+    with pytest.warns(UserWarning, match="holds another evaluation's work"):
+        assert same(whole, evaluation.robust_accuracy(mmc, images, labels, attacks.pgd, partial=partial, **PGD))
     partial.write_bytes(torn)
     with pytest.warns(UserWarning, match="cannot be read"):
         assert same(whole, evaluation.robust_accuracy(mmc, images, labels, attacks.pgd, partial=partial, **PGD))

@@ -150,5 +150,14 @@ def test_a_class_left_out_by_a_large_number_is_left_out_as_by_minus_infinity(sce
 def test_the_spread_of_logits_is_that_of_the_classes_that_compete():
     endless = torch.inf
     logits = torch.tensor([[3.0, 1, -4, 0], [3, 1, -4, -1e9], [3, 1, -1e9, -1e9], [3, -1e9, -1e9, -1e9], [3, 1, -endless, -endless],
-                           [endless, 3, 1, -4], [0.1, 0.1, -9, -20], [-endless] * 4])
-    assert spread(logits).tolist() == pytest.approx([7, 7, 2, 1e9, 2, 7, 20.1, 0]), "where one class competes alone there is nobody to ask"
+                           [endless, 3, 1, -4], [0.1, 0.1, -9, -20], [-endless] * 4, [1e-3, 5e-4, -5, -6], [0, 0, -5, -1e4]])
+    expected = [7, 7, 2, 1e9, 2, 7, 20.1, 0, 6.001, 5]  # where one competes alone, there is nobody to ask
+    assert spread(logits).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("attack", [attacks.fmn, attacks.ddn], ids=["fmn", "ddn"])
+def test_logits_below_their_largest_are_the_same_model(sce, digits, attack):
+    images, labels = (tensor[:30] for tensor in digits)
+    found = [evaluation.robust_accuracy(model, images, labels, attack) for model in
+             (sce, Through(sce, after=lambda logits: logits - logits.amax(1, keepdim=True).detach()))]
+    torch.testing.assert_close(found[0].distortion, found[1].distortion, rtol=1e-4, atol=1e-6)

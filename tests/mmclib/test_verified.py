@@ -200,6 +200,12 @@ def test_a_worst_case_asks_the_least_distortion_for_its_bound(mmc, digits):
     within = evaluation.worst_case(mmc, images, labels, {"fmn": functools.partial(attacks.fmn, epsilon=bound)})
     assert within.correct.equal(least.distances > bound) and 0 < within.accuracy < 1
     assert not within.evaluations["fmn"].rejected.any(), "what lies beyond is no claim"
+    for attack in (attacks.fmn, attacks.ddn):
+        whole = attack(mmc, images, labels)
+        half = attack(mmc, images, labels, epsilon=(bound := float(whole.distortion[whole.distortion > 0].median())))
+        beyond = whole.distortion > bound
+        assert half.success.equal(whole.success & ~beyond)
+        assert half.images[beyond].equal(images[beyond]) and not half.distortion[beyond].any()
     for wrong in (-1.0, float("nan"), "8/255", True):
         with pytest.raises(ValueError, match="epsilon must be"):
             attacks.fmn(mmc, images, labels, epsilon=wrong)
@@ -246,6 +252,25 @@ def test_an_l1_ball_allows_for_the_rounding_of_its_sum():
     with torch.no_grad():
         labels = 1 - model(images).argmax(1)  # wrong wherever they lie
     assert not evaluation.robust_accuracy(model, images, labels, on_the_border).rejected.any()
+
+
+@dataclasses.dataclass
+class Settled:
+    """An attack that cannot be hashed, with settings of its own; `restarts` are its own affair."""
+
+    size: float
+
+    def __call__(self, model, images, labels, *, targets=None, seed=0, epsilon=0.1, stop_early=True, restarts=1):
+        return attacks.pgd(model, images, labels, epsilon=epsilon, step_size=self.size, steps=3, start="clean")
+
+
+def test_an_attack_is_whatever_can_be_called(mmc, digits):
+    expected = evaluation.robust_accuracy(mmc, *digits, attacks.pgd, epsilon=0.1, step_size=0.05, steps=3, start="clean").correct
+    inner = functools.partial(Settled(0.05), epsilon=0.1)
+    inner.__name__ = "named"  # such a partial is not flattened by one around it
+    for attack in (Settled(0.05), inner, functools.partial(inner, restarts=2)):
+        assert evaluation.robust_accuracy(mmc, *digits, attack).correct.equal(expected)
+        assert evaluation.transfer_row(mmc, {"itself": mmc}, *digits, attack, restarts=2)["itself"].correct.equal(expected)
 
 
 def test_a_partial_of_what_its_attack_does_not_take_is_a_sentence(mmc, digits):
