@@ -19,7 +19,7 @@ from artifact.exhibits.exhibit import (
     worst,
 )
 from artifact.exhibits.style import WIDE, error, panels_of, styled, subplots
-from artifact.experiment import Profile, unpack
+from artifact.experiment import Profile, read_receipt, unpack
 from artifact.measurements import ladder
 from artifact.measurements.measurement import Measurement
 from artifact.methods import OBJECTIVES, label, mathtext, rungs
@@ -85,8 +85,27 @@ def ladder_item(profile: Profile, methods: list[str] | None = None) -> Item:
         f"{every}: {plan.classes} targets of {plan.steps} steps each, whose size decays to zero. Dividing logits needs centers of known "
         "norm C; with a loss of scale s they are divided by 2sC²."
         + (f" AutoAttack was run only on the images that {every} did not fool: its number is the worst case of both, and there is none "
-           "where no image was left.") * (plan.autoattack_on == "survivors" and bool(plan.autoattack)),
+           "where no image was left.") * (plan.autoattack_on == "survivors" and bool(plan.autoattack))
+        + _beside_autoattack(profile, methods),
     )
+
+
+def _beside_autoattack(profile, methods) -> str:
+    """What AutoAttack finds beyond the other rungs, and its time beside theirs, by the clocks in the receipts."""
+    parts, processors = [], set()
+    for model in methods:
+        ran = attacked(profile, model)
+        if "autoattack" in ran:
+            theirs, others = ran.pop("autoattack"), list(ran.values())
+            ours = np.logical_and.reduce([kept(profile, spec) for spec in others])
+            total = sum(evaluation(profile, spec)["seconds"] for spec in others) / 3600
+            alone, longest = (evaluation(profile, spec)["seconds"] / 3600 for spec in (theirs, ran["multi_targeted"]))
+            processors |= {read_receipt(spec.path(profile))["provenance"].get("device") for spec in (theirs, *others)}
+            parts.append(f"{label(profile, model)} {100 * kept(profile, theirs).mean():.1f} % where the others leave "
+                         f"{100 * ours.mean():.1f} %, in {alone:.1f} hours; every wrong class took {longest:.1f} and all others together "
+                         f"{total:.1f}")
+    differ = ", on several processors" if len(processors) > 1 else ""
+    return f" AutoAttack leaves {'; '.join(parts)} (the receipts' clocks{differ}, beside other work)." if parts else ""
 
 
 def _ladder_says(profile, values) -> str:
