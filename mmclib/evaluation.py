@@ -117,8 +117,8 @@ def robust_accuracy(model: nn.Module, images: Tensor, labels: Tensor, attack: Ca
 
     Images float in [0, 1] or uint8 (N, C, H, W), labels and targets int64 (N,), seed an integer or int64 (N,). The attack may be a
     functools.partial of anything but targets and seed, which are dealt out by image: so the result does not depend on batch_size (on CUDA
-    up to rounding), which halves by itself when memory runs out. One of your own is called as attack(model, images, labels, targets=None
-    or (n,), seed=(n,), **hyper), with the model in evaluation mode and nothing frozen, names its bound `epsilon`, and returns an
+    up to rounding), which halves by itself when memory runs out. One of your own is called as `attack(model, images, labels, targets=None
+    or (n,), seed=(n,), **hyper)`, with the model in evaluation mode and nothing frozen, names its bound `epsilon`, and returns an
     AttackResult, which `mmclib.attacks.judged` makes of any images; gradients that it leaves on the parameters are dropped. `partial` is a
     file that an interrupted evaluation resumes from; it is removed at the end. With it, attacks of this package work in batches of at most
     batch_size that take about half a minute, where so few images fill a call; an attack of your own, and autoattack, are taken in batches
