@@ -9,7 +9,7 @@ from scipy import stats
 from artifact import experiment, jobs, methods, page, receipts, record, report
 from artifact.exhibits import black_box, claims, distances, exhibit, glance, training, trust, white_box
 from artifact.exhibits import variants as variants_exhibits
-from artifact.exhibits.ladder import strongest
+from artifact.exhibits.ladder import kept, ladder_item, strongest
 from artifact.measurements import ladder, variants
 from artifact.measurements import white_box as measured
 from mmclib import losses
@@ -255,6 +255,16 @@ def test_the_glance_shows_the_pair_that_is_made_and_no_ratio_that_is_none(cpu, m
     monkeypatch.setattr(distances, "images_and_features", lambda profile, model: away(profile, "at-" + model))
     with pytest.raises(exhibit.Missing, match="fmn on at-mmc-10"):
         glance.glance(cpu)
+
+
+def test_the_ladder_says_what_autoattack_adds_and_in_what_time(cpu, quick):
+    notes = ladder_item(cpu).notes
+    ours = [100 * np.logical_and.reduce([kept(cpu, spec) for name, spec in ladder.rungs(cpu, model).items() if name != "autoattack"]).mean()
+            for model in cpu.verdict.autoattack]
+    assert [f"where the others leave {one:.1f} %" in notes for one in ours] == [True, True] and "AutoAttack leaves AT_un" in notes
+    hours = exhibit.evaluation(cpu, ladder.rungs(cpu, "at-un-sce")["autoattack"])["seconds"] / 3600
+    assert f"in {hours:.1f} hours; every wrong class took" in notes
+    assert "AutoAttack leaves" not in ladder_item(quick).notes, "there every wrong class left no image"
 
 
 def test_a_ratio_of_distances_that_were_not_found_is_no_nan(cpu, monkeypatch):
