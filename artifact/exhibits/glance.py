@@ -107,12 +107,14 @@ def draw_glance(data: pd.DataFrame, times: pd.DataFrame, names: dict[str, str], 
             where = place * (len(BARS) + 1) + np.arange(len(BARS))
             axis.barh(where, rows["accuracy"], 0.85, color=[colour for _, colour in BARS.values()], xerr=error(rows),
                       error_kw={"elinewidth": 0.7, "ecolor": "0.35"})
+            claimed, meant = rows["paper"].iloc[0], "untargeted_1" if place else "cross_entropy"  # the attack that the paper means
             for y, (name, accuracy) in zip(where, rows["accuracy"].items(), strict=True):
                 inside = accuracy > 25
-                axis.annotate(f"{accuracy:.1f}", (0 if inside else rows.loc[name, "high"], y), (3, 0), textcoords="offset points",
+                beside = np.fmax(rows.loc[name, "high"], claimed) if name == meant else rows.loc[name, "high"]
+                axis.annotate(f"{accuracy:.1f}", (0 if inside else beside, y), (3, 0), textcoords="offset points",
                               va="center", fontsize="x-small", color="white" if inside and name in ("cross_entropy", "worst") else "black")
-            if not np.isnan(claimed := rows["paper"].iloc[0]):  # at the bar of the attack that the paper means
-                at = where[list(BARS).index("untargeted_1" if place else "cross_entropy")]
+            if not np.isnan(claimed):
+                at = where[list(BARS).index(meant)]
                 axis.plot([claimed] * 2, [at - 0.55, at + 0.55], **PRINTED)
         axis.set_yticks([(len(BARS) - 1) / 2 + place * (len(BARS) + 1) for place in range(2)],
                         [mathtext(names[model].replace(" (", "\n(")) for model in pair])
