@@ -141,13 +141,13 @@ def grid(item) -> Grid | None:
             cells.append(Cell(str(text), cell_text(number, "–"),
                               str(paper).replace("<=", "≤ ") if paper is not None and not pd.isna(paper) else "", best))
         rows.append((str(name), cells))
-    heads = header(columns)
-    if len(heads) == 1 and len(columns) > max(7, len(rows)):  # too wide for a page: read down what was read across
+    turned = len(header(columns)) == 1 and len(columns) > max(7, len(rows))  # too wide for a page: read down what was read across
+    if turned:
         names = [name for name, _ in rows]
-        turned = [(column, [cells[place] for _, cells in rows]) for place, column in enumerate(columns)]
-        return Grid(header(names), turned, [False] * len(names), names, turned=True)
+        rows = [(column, [cells[place] for _, cells in rows]) for place, column in enumerate(columns)]
+        columns = names
     sentences = [any(re.search("[a-z]{4}", cells[place].text) for _, cells in rows) for place in range(len(columns))]
-    return Grid(heads, rows, sentences, columns)
+    return Grid(header(columns), rows, sentences, columns, turned)
 
 
 def _text_cell(text) -> Cell:

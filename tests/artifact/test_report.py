@@ -144,7 +144,10 @@ def test_a_table_too_wide_for_the_page_is_turned_and_its_text_checks_are_short()
     ok, flag = found.rows[0][1]
     assert (ok.text, ok.interval, ok.best) == ("ok", "5.0 → 0.0", False)
     assert (flag.text, flag.interval, flag.best) == ("FLAG", "53.8 %", True)
-    assert "interval" not in found.legend
+    assert "interval" not in found.legend and found.words == [False, False]
+    table.loc["MMC-10", checks[2]] = "no: another attack fools 7.5 % (464 left)"
+    found = page.grid(report.Item("Indicators", "indicators", "A title", "It says", table, pd.DataFrame({"ok": [True]})))
+    assert found.words == [False, True], "a column of sentences reads from the left, turned or not"
     assert not page.grid(report.Item("Table", "table", "A title", "It says", table[checks[:4]], pd.DataFrame({"ok": [True]}))).turned
 
 
