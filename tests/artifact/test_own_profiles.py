@@ -135,6 +135,18 @@ def test_a_digits_table_shows_no_number_of_the_papers(monkeypatch):
     assert values.loc["all", "paper"].notna().any() and values.loc["clean", "paper"].isna().all(), "the paper's is of all test images"
 
 
+def test_cells_that_an_undefended_model_would_reproduce_are_counted(monkeypatch):
+    paper = experiment.load_profile("paper")
+    monkeypatch.setattr(white_box, "evaluation", lambda *_: {"accuracy": 0.0, "interval": [0.0, 0.1]})
+    monkeypatch.setattr(white_box, "difference", lambda *_: exhibit.Difference(0.0, 0.0, 0.0))
+    monkeypatch.setattr(white_box, "correct", lambda *_: np.zeros(4, bool))
+    monkeypatch.setattr(white_box, "clean_of_all", lambda *_: {"all": {"accuracy": 90.0, "low": 89.0, "high": 91.0}})
+    item = white_box.table_1(paper)
+    attacked = item.values[~item.values["column"].isin(["all", "clean"])]
+    count = int(attacked["verdict"].isin(["reproduced", "near"]).sum())
+    assert count > 0 and f"of those reproduced or near {count} would be so with an accuracy of 0" in item.says
+
+
 def test_a_profile_without_a_curve_draws_none(load):
     with pytest.raises(exhibit.NotPlanned, match="no curve_epsilons"):
         white_box.curve(load(lambda s: s["white_box"].pop("curve_epsilons")))
